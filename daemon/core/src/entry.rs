@@ -3,7 +3,7 @@
 //! An entry is canonical JSON (RFC 8785). `because` is the causal chain that `audit why` walks; `blobs` names larger
 //! content, which is durable before the entry is.
 
-use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, WorkloadId};
+use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, UnitId, WorkloadId};
 use crate::spec::{TargetSpec, WorkloadSpec};
 use crate::target::{FaultClass, PluginRef, Verb};
 use serde::{Deserialize, Serialize};
@@ -160,6 +160,9 @@ pub struct Source {
     pub committed_s: i64,
     pub changed: Vec<WorkloadId>,
     pub problems: Vec<SourceProblem>,
+    /// Units that this revision removes, beyond the limit of one revision: they stay until `allow-removals`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<UnitId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,6 +253,10 @@ pub enum AttemptChange {
     Phase { to: PhaseName, reason: String, message: String },
     /// The weight was read back everywhere.
     Reached { weight: u32 },
+    /// Hold, analysis and approval are over at this weight.
+    Passed { weight: u32 },
+    /// The way back begins; `outcome` is how the attempt will end.
+    Undo { outcome: AttemptOutcome, reason: String, message: String },
     /// The unit is stable again: on the new generation, on the old one, or on none.
     Ended { outcome: AttemptOutcome, reason: String, message: String },
     /// The generation's content as it was right after launch.

@@ -7,3 +7,4 @@ pub mod entry;
 pub mod ids;
 pub mod spec;
 pub mod target;
+pub mod state;
