@@ -202,6 +202,8 @@ pub enum Presence {
 pub struct Pin {
     pub reference: String,
     pub digest: Digest,
+    /// `registry/repository`, or the layout: where the bytes are, without tag or digest.
+    pub source: String,
     /// What the registry said; the per-platform images are the blob "images".
     pub evidence: Value,
 }

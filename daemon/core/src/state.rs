@@ -80,6 +80,8 @@ pub struct PinState {
     pub digest: Digest,
     pub seq: Seq,
     pub images: Option<Digest>,
+    /// Where the artifact is kept, without tag or digest.
+    pub source: String,
     /// Where the tag points now, when that is elsewhere.
     pub moved_to: Option<Digest>,
 }
@@ -402,7 +404,7 @@ impl WorkloadState {
                 let images = entry.blobs.get("images").cloned();
                 self.pins.insert(
                     pin.reference.clone(),
-                    PinState { digest: pin.digest.clone(), seq: entry.seq, images, moved_to: None },
+                    PinState { digest: pin.digest.clone(), seq: entry.seq, images, source: pin.source.clone(), moved_to: None },
                 );
             }
             Body::TagMoved(moved) => {
@@ -574,6 +576,11 @@ impl UnitState {
                     && let Some(attempt) = &mut self.attempt
                 {
                     attempt.launch_t = entry.t;
+                }
+                if *to == PhaseName::Baking
+                    && let Some(attempt) = &mut self.attempt
+                {
+                    attempt.passed = None;
                 }
                 if matches!(to, PhaseName::Absent) {
                     // The tombstone: numbers are never reused.

@@ -1,0 +1,80 @@
+//! What the operator's configuration lets the engine know: which plugin drives which target, and its limits.
+
+use crate::ids::{Digest, Millis};
+use crate::target::PluginRef;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Alias of the repository: the first half of a workload's identity.
+    pub repository: String,
+    /// Plugin name to digest.
+    pub plugins: BTreeMap<String, Digest>,
+    /// First match wins.
+    pub bindings: Vec<BindingRule>,
+    /// How often a pinned tag is looked at again, to record a move.
+    pub tag_poll_ms: Millis,
+    /// Units that one revision may remove; more wait for a command.
+    pub removals_per_revision: usize,
+}
+
+/// Which targets a plugin may drive, and the hash of what it is granted there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindingRule {
+    /// A target name, where `*` stands for any run of characters.
+    pub target: String,
+    pub plugin: String,
+    pub grants: Digest,
+}
+
+impl EngineConfig {
+    /// The plugin that drives this target, or why there is none.
+    pub fn plugin_for(&self, target: &str, plugin: &str) -> Result<PluginRef, String> {
+        let digest = self.plugins.get(plugin).ok_or_else(|| format!("no plugin {plugin:?} in the operator's configuration"))?;
+        let rule = self
+            .bindings
+            .iter()
+            .find(|rule| rule.plugin == plugin && matches(&rule.target, target))
+            .ok_or_else(|| format!("the operator's configuration binds no target {target:?} to plugin {plugin:?}"))?;
+        Ok(PluginRef { name: plugin.to_owned(), digest: digest.clone(), grants: rule.grants.clone() })
+    }
+}
+
+/// Whether a pattern with `*` matches a name. Linear: each `*` is taken as short as it can be.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let mut last = None;
+    for part in parts {
+        if let Some(part) = last.replace(part) {
+            let Some(at) = rest.find(part) else { return false };
+            rest = &rest[at + part.len()..];
+        }
+    }
+    match last {
+        None => rest.is_empty(),
+        Some(last) => rest.ends_with(last),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, expected) in [
+            ("site-a", "site-a", true),
+            ("site-a", "site-ab", false),
+            ("site-*", "site-a", true),
+            ("*", "anything", true),
+            ("*-eu", "prod-eu", true),
+            ("*-eu", "prod-us", false),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "a1c", false),
+            ("site-*", "site", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Commands of people: checked against State, written down with who and why, then carried out by the planners.
+
+use super::*;
+use crate::ids::ReleaseId;
+use crate::state::{Request, WorkloadState};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandRequest {
+    pub by: By,
+    pub workload: Option<WorkloadId>,
+    pub wish: Wish,
+    pub reason: String,
+    /// The same key twice is one command.
+    pub key: String,
+}
+
+/// A command before names are resolved against State.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Wish {
+    /// `to`: the beginning of a release id; none: the release proven before the present one.
+    Rollback { to: Option<String> },
+    Pause,
+    Resume,
+    Abort,
+    Advance,
+    Lift { release: String },
+    AcceptRewrite { commit: String },
+    AllowRemovals,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CommandReply {
+    /// The command's entry; none when the same key was carried out before.
+    pub seq: Option<Seq>,
+    pub message: String,
+}
+
+/// A command that does not fit what is; nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[error("{message}")]
+pub struct Refusal {
+    /// A stable word.
+    pub reason: String,
+    pub message: String,
+}
+
+fn refuse<T>(reason: &str, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { reason: reason.into(), message: message.into() })
+}
+
+impl Engine {
+    pub(super) fn take_command(&mut self, token: Token, request: CommandRequest) {
+        if self.state.command_keys.contains(&request.key) {
+            let reply = CommandReply { seq: None, message: "already done".into() };
+            self.out.push(Output::Reply { token, reply: Ok(reply) });
+            return;
+        }
+        match self.carry_out(&request) {
+            Ok((seq, message)) => {
+                self.held_replies.push((seq, token, CommandReply { seq: Some(seq), message }));
+                self.dirty.extend(request.workload);
+            }
+            Err(refusal) => self.out.push(Output::Reply { token, reply: Err(refusal) }),
+        }
+    }
+
+    fn carry_out(&mut self, command: &CommandRequest) -> Result<(Seq, String), Refusal> {
+        match (&command.wish, &command.workload) {
+            (Wish::AcceptRewrite { commit }, _) => {
+                let waiting = self.state.source.as_ref().and_then(|head| head.rewrite.clone());
+                if waiting.as_ref() != Some(commit) {
+                    return refuse("nothing-to-accept", "no rewritten tip with this commit is waiting");
+                }
+                let seq = self.record_command(command, CommandVerb::AcceptRewrite { commit: commit.clone() });
+                Ok((seq, format!("the rewritten tip {commit} is taken at the next sync")))
+            }
+            (_, None) => refuse("no-workload", "this command needs a workload"),
+            (wish, Some(id)) => {
+                let Some(workload) = self.state.workloads.get(id).cloned() else {
+                    return refuse("unknown-workload", format!("no workload {id} in the ledger"));
+                };
+                self.on_workload(command, wish, id, &workload)
+            }
+        }
+    }
+
+    fn on_workload(&mut self, command: &CommandRequest, wish: &Wish, id: &WorkloadId, workload: &WorkloadState) -> Result<(Seq, String), Refusal> {
+        let open = || match workload.request.as_ref().filter(|request| request.is_open()) {
+            Some(request) => Ok(request.clone()),
+            None => refuse("nothing-open", format!("no rollout of {id} is open")),
+        };
+        match wish {
+            Wish::Pause => {
+                open()?;
+                Ok((self.record_command(command, CommandVerb::Pause), format!("{id} is paused; what has traffic is still watched")))
+            }
+            Wish::Resume => {
+                let request = open()?;
+                let seq = self.record_command(command, CommandVerb::Resume);
+                if request.state == RolloutState::Halted {
+                    self.record_rollout(id, &request, RolloutState::Rolling, "resumed", "somebody said resume");
+                }
+                Ok((seq, format!("{id} goes on")))
+            }
+            Wish::Advance => {
+                open()?;
+                if !workload.units.values().any(|unit| unit.attempt.is_some()) {
+                    return refuse("nothing-open", format!("no unit of {id} is at a hold or an analysis"));
+                }
+                Ok((self.record_command(command, CommandVerb::Advance), "the present hold or analysis is over; health still counts".into()))
+            }
+            Wish::Abort => {
+                let request = open()?;
+                let seq = self.record_command(command, CommandVerb::Abort);
+                self.quarantine_request(id, &request, "aborted", &format!("aborted by {}: {}", command.by.id, command.reason));
+                match workload.proven.iter().rev().find(|release| **release != request.release) {
+                    Some(back) => {
+                        self.record_rollout(id, &request, RolloutState::Aborted, "aborted", &command.reason);
+                        self.request_release(id, workload, back, seq, "aborted");
+                    }
+                    None => self.record_rollout(id, &request, RolloutState::Aborting, "aborted", &command.reason),
+                }
+                Ok((seq, format!("release {} is aborted and quarantined", request.release.short())))
+            }
+            Wish::Rollback { to } => self.roll_back(command, id, workload, to.as_deref()),
+            Wish::Lift { release } => {
+                let found = find_release(workload.quarantine.keys(), release)?;
+                let seq = self.record_command(command, CommandVerb::Lift { release: found.clone() });
+                let lift = Quarantine {
+                    action: QuarantineAction::Lift,
+                    release: found.clone(),
+                    attempt: workload.attempt_number(),
+                    values: None,
+                    reason: "lifted".into(),
+                    message: command.reason.clone(),
+                };
+                self.append(Draft::new(On::workload(id), vec![seq], Body::Quarantine(lift)), By::daemon());
+                let still_wanted = workload.request.as_ref().is_some_and(|request| {
+                    request.release == found && !matches!(request.state, RolloutState::Rolling | RolloutState::Succeeded)
+                });
+                if still_wanted {
+                    self.request_release(id, workload, &found, seq, "lifted");
+                }
+                Ok((seq, format!("release {} may be deployed again", found.short())))
+            }
+            Wish::AllowRemovals => {
+                if !workload.units.values().any(|unit| unit.held) {
+                    return refuse("nothing-held", format!("no removal of {id} is held"));
+                }
+                let workloads = [id.clone()].into();
+                Ok((self.record_command(command, CommandVerb::AllowRemovals { workloads }), format!("{id} may leave")))
+            }
+            Wish::AcceptRewrite { .. } => refuse("no-workload", "accept-rewrite is about the repository, not a workload"),
+        }
+    }
+
+    fn roll_back(&mut self, command: &CommandRequest, id: &WorkloadId, workload: &WorkloadState, to: Option<&str>) -> Result<(Seq, String), Refusal> {
+        let Some(request) = workload.request.clone() else {
+            return refuse("nothing-deployed", format!("nothing of {id} was ever requested"));
+        };
+        let back = match to {
+            Some(to) => find_release(workload.proven.iter(), to)?,
+            None => match workload.proven.iter().rev().find(|release| **release != request.release) {
+                Some(release) => release.clone(),
+                None => return refuse("no-way-back", format!("no other release of {id} was ever stable on every target")),
+            },
+        };
+        if back == request.release && request.is_open() {
+            return refuse("already-wanted", format!("release {} is being rolled out already", back.short()));
+        }
+        let seq = self.record_command(command, CommandVerb::Rollback { to: Some(back.clone()) });
+        if back != request.release {
+            self.quarantine_request(id, &request, "rolled-back", &format!("rolled back by {}: {}", command.by.id, command.reason));
+        }
+        if request.is_open() {
+            self.record_rollout(id, &request, RolloutState::Superseded, "rolled-back", &command.reason);
+        }
+        self.request_release(id, workload, &back, seq, "rollback");
+        Ok((seq, format!("going back to release {}", back.short())))
+    }
+
+    fn record_command(&mut self, command: &CommandRequest, verb: CommandVerb) -> Seq {
+        let workload = command.workload.clone();
+        let request = workload.as_ref().and_then(|id| self.state.workloads.get(id)?.request.as_ref());
+        let on = On { rollout: request.map(|request| request.id), workload, ..On::default() };
+        let because = request.map(|request| request.seq).into_iter().collect();
+        let body = Command { verb, reason: events::clip(&command.reason, 500), key: events::clip(&command.key, 100) };
+        self.append(Draft::new(on, because, Body::Command(body)), command.by.clone())
+    }
+
+    fn quarantine_request(&mut self, id: &WorkloadId, request: &Request, reason: &str, message: &str) {
+        let quarantine = Quarantine {
+            action: QuarantineAction::Set,
+            release: request.release.clone(),
+            attempt: request.attempt,
+            values: None,
+            reason: reason.into(),
+            message: events::clip(message, 500),
+        };
+        self.append(Draft::following(On::workload(id), Body::Quarantine(quarantine)), By::daemon());
+    }
+
+    fn record_rollout(&mut self, id: &WorkloadId, request: &Request, to: RolloutState, reason: &str, message: &str) {
+        let on = On { rollout: Some(request.id), ..On::workload(id) };
+        let body = RolloutChange {
+            to,
+            release: request.release.clone(),
+            reason: reason.into(),
+            message: events::clip(message, 500),
+            sources: BTreeMap::new(),
+            artifacts: BTreeMap::new(),
+        };
+        let mut draft = Draft::following(on, Body::Rollout(body));
+        draft.because.push(request.seq);
+        self.append(draft, By::daemon());
+    }
+
+    /// A request that a command makes, for a release whose content the ledger holds.
+    fn request_release(&mut self, id: &WorkloadId, workload: &WorkloadState, release: &ReleaseId, command: Seq, reason: &str) {
+        let known = workload.releases.get(release);
+        let body = RolloutChange {
+            to: RolloutState::Rolling,
+            release: release.clone(),
+            reason: reason.into(),
+            message: String::new(),
+            sources: known.map(|known| known.sources.clone()).unwrap_or_default(),
+            artifacts: known.map(|known| known.artifacts.clone()).unwrap_or_default(),
+        };
+        let on = On { rollout: Some(command), ..On::workload(id) };
+        let mut draft = Draft::new(on, vec![command], Body::Rollout(body));
+        draft.blobs.insert("release".into(), release.blob());
+        for (name, images) in known.iter().flat_map(|known| &known.images) {
+            draft.blobs.insert(format!("images/{name}"), images.clone());
+        }
+        self.append(draft, By::daemon());
+    }
+}
+
+/// The one release whose id begins so.
+fn find_release<'a>(releases: impl Iterator<Item = &'a ReleaseId>, prefix: &str) -> Result<ReleaseId, Refusal> {
+    let found: BTreeSet<&ReleaseId> = releases.filter(|release| release.as_str().starts_with(prefix)).collect();
+    match (found.len(), found.first()) {
+        (1, Some(release)) if prefix.len() >= 4 => Ok((*release).clone()),
+        (0, _) => refuse("unknown-release", format!("no release that could be meant begins with {prefix:?}")),
+        _ => refuse("ambiguous-release", format!("{prefix:?} is too short to name one release")),
+    }
+}

@@ -1,0 +1,421 @@
+//! What the world answered, turned into facts and entries.
+
+use super::*;
+use crate::plan::facts::{CallFacts, Check, Health, Probe};
+use crate::plan::health::{Judgement, judge, update};
+use crate::plan::{analysis, backoff_ms};
+use crate::state::Claim;
+use crate::target::{FaultClass, Observed};
+use serde_json::json;
+
+/// Failed observations in a row before it is written down that a target is away.
+const UNREACHABLE_AFTER: u32 = 3;
+/// Answers of unknown effect to one intent before it is closed and superseded by another verb.
+const TRIES_PER_INTENT: u32 = 5;
+const SENT_KEPT: usize = 20;
+/// Sentences from the world are cut to this.
+const MESSAGE_MAX_BYTES: usize = 2_000;
+/// Log excerpts kept in a diagnosis.
+const EXCERPT_MAX_BYTES: usize = 4_000;
+
+impl Engine {
+    pub(super) fn take(&mut self, input: Input) {
+        match input {
+            Input::Boot(term) => {
+                self.append(Draft::new(On::default(), Vec::new(), Body::Term(term)), By::daemon());
+                let units: BTreeSet<TargetName> = self.state.workloads.values().flat_map(|w| w.units.keys().cloned()).collect();
+                for target in units {
+                    self.targets.entry(target).or_default().next_look = Some(self.now.t);
+                }
+            }
+            Input::Revision(revision) => self.take_revision(*revision),
+            Input::Durable { size } => self.take_durable(size),
+            Input::Pinned { workload, reference, outcome } => self.take_pinned(workload, reference, outcome),
+            Input::Observed { target, begun, outcome } => self.take_observed(target, begun, outcome),
+            Input::Checked { workload, target, key, outcome } => {
+                self.asked.remove(&(2, workload.to_string(), target.clone()));
+                let check = Check { key, answer: outcome, t: self.now.t };
+                self.unit_facts_mut(&workload, &target).check = Some(check);
+                self.dirty.insert(workload);
+            }
+            Input::Probed { workload, target, generation, failure, answered } => {
+                self.asked.remove(&(3, workload.to_string(), target.clone()));
+                let failure = failure.map(|failure| clip(&failure, MESSAGE_MAX_BYTES));
+                let probe = Probe { generation, t: self.now.t, failure, answered };
+                self.unit_facts_mut(&workload, &target).probe = Some(probe);
+                self.judge_candidate(&workload, &target);
+                self.dirty.insert(workload);
+            }
+            Input::Measured { workload, target, samples } => self.take_measured(workload, target, samples),
+            Input::Explained { workload, target, generation, excerpts } => {
+                self.take_explained(workload, target, generation, excerpts)
+            }
+            Input::Images { blob, accepted } => {
+                self.images_asked.remove(&blob);
+                self.images.insert(blob, accepted);
+                let workloads: Vec<_> = self.state.workloads.keys().cloned().collect();
+                for workload in workloads {
+                    let targets: Vec<_> = self.state.workloads[&workload].units.keys().cloned().collect();
+                    for target in targets {
+                        self.judge_candidate(&workload, &target);
+                    }
+                    self.dirty.insert(workload);
+                }
+            }
+            Input::Called { workload, target, intent, outcome, sent } => self.take_called(workload, target, intent, outcome, sent),
+            Input::Command { token, request } => self.take_command(token, request),
+            Input::Tick => {}
+        }
+    }
+
+    fn take_durable(&mut self, size: Seq) {
+        self.durable = self.durable.max(size);
+        while let Some(entry) = self.held_calls.first_entry() {
+            if *entry.key() >= self.durable {
+                break;
+            }
+            self.out.push(Output::Call(Durable(entry.remove())));
+        }
+        let (ready, held) = std::mem::take(&mut self.held_replies).into_iter().partition(|(seq, _, _)| *seq < self.durable);
+        self.held_replies = held;
+        let ready: Vec<(Seq, Token, CommandReply)> = ready;
+        self.out.extend(ready.into_iter().map(|(_, token, reply)| Output::Reply { token, reply: Ok(reply) }));
+    }
+
+    fn take_pinned(&mut self, workload: WorkloadId, reference: String, outcome: Result<Resolved, PinFailure>) {
+        self.asked.remove(&(1, workload.to_string(), reference.clone()));
+        let now = self.now.t;
+        let poll_ms = self.config.tag_poll_ms;
+        let facts = self.pins.entry(workload.clone()).or_default().entry(reference.clone()).or_default();
+        facts.asked = false;
+        match outcome {
+            Err(failure) => {
+                facts.tries += 1;
+                facts.failure = Some(clip(&failure.message, MESSAGE_MAX_BYTES));
+                facts.again_at = now + failure.retry_after_ms.unwrap_or(0).max(backoff_ms(facts.tries));
+            }
+            Ok(resolved) => {
+                *facts = PinFacts { again_at: now + poll_ms, since: facts.since, ..PinFacts::default() };
+                self.record_pin(&workload, reference, resolved);
+            }
+        }
+        self.dirty.insert(workload);
+    }
+
+    /// A reference is pinned once. Afterwards, another digest under the same text is an event and nothing more.
+    fn record_pin(&mut self, workload: &WorkloadId, reference: String, resolved: Resolved) {
+        let Some(state) = self.state.workloads.get(workload) else { return };
+        let spec_seq = state.spec_seq;
+        match state.pins.get(&reference) {
+            None => {
+                let images = Digest::of(&resolved.images);
+                let body = Pin {
+                    reference,
+                    digest: resolved.digest.clone(),
+                    source: resolved.source,
+                    evidence: resolved.evidence,
+                };
+                let mut draft = Draft::new(On::workload(workload), vec![spec_seq], Body::Pin(body));
+                draft.blobs.insert("images".into(), images.clone());
+                for (index, (digest, bytes)) in resolved.blobs.into_iter().enumerate() {
+                    draft.blobs.insert(format!("manifest/{index}"), digest.clone());
+                    self.blobs.insert(digest, bytes);
+                }
+                self.blobs.insert(images.clone(), resolved.images);
+                self.images.insert(images, resolved.accepted);
+                self.append(draft, By::daemon());
+            }
+            Some(pin) => {
+                let shown = pin.moved_to.as_ref().unwrap_or(&pin.digest);
+                if *shown != resolved.digest {
+                    let body = TagMoved {
+                        reference,
+                        pinned: pin.digest.clone(),
+                        seen: resolved.digest,
+                        evidence: resolved.evidence,
+                    };
+                    let because = vec![pin.seq];
+                    self.append(Draft::new(On::workload(workload), because, Body::TagMoved(body)), By::daemon());
+                }
+            }
+        }
+    }
+
+    /// Looks at the tags of the present manifest again, so that a move is known. Never changes a pin.
+    pub(super) fn poll_tags(&mut self, id: &WorkloadId) -> Option<Millis> {
+        let workload = self.state.workloads.get(id).filter(|workload| workload.presence == Some(Presence::Present))?;
+        let references: Vec<String> = workload
+            .spec
+            .as_ref()?
+            .artifacts
+            .values()
+            .filter(|reference| !reference.contains("@sha256:") && workload.pins.contains_key(*reference))
+            .cloned()
+            .collect();
+        let mut next = None;
+        for reference in references {
+            let poll_ms = self.config.tag_poll_ms;
+            let now = self.now.t;
+            let facts = self.pins.entry(id.clone()).or_default().entry(reference.clone()).or_default();
+            if facts.again_at == 0 {
+                facts.again_at = now + poll_ms;
+            }
+            if facts.asked {
+                continue;
+            }
+            if facts.again_at <= now {
+                self.ask(Ask::Pin { workload: id.clone(), reference });
+            } else {
+                next = earliest(next, Some(facts.again_at));
+            }
+        }
+        next
+    }
+
+    fn take_observed(&mut self, target: TargetName, begun: Seq, outcome: Result<Page, Fault>) {
+        self.asked.remove(&(0, String::new(), target.clone()));
+        let now = self.now.t;
+        let facts = self.targets.entry(target.clone()).or_default();
+        facts.asked = false;
+        let change = match outcome {
+            Err(fault) => {
+                facts.failures += 1;
+                facts.next_look = Some(now + backoff_ms(facts.failures));
+                let message = clip(&fault.message, MESSAGE_MAX_BYTES);
+                facts.last_failure = Some(Fault { message: message.clone(), ..fault });
+                let known = self.state.targets.get(&target).is_some_and(|target| target.unreachable.is_some());
+                (facts.failures >= UNREACHABLE_AFTER && !known).then_some(TargetChange::Unreachable { message })
+            }
+            Ok(page) => {
+                facts.failures = 0;
+                facts.last_failure = None;
+                let (owner, high_fence) = (page.owner.clone(), page.high_fence);
+                facts.observed = Some(Observed { begun, page });
+                facts.observed_t = now;
+                facts.next_look = Some(now + IDLE_LOOK_MS);
+                self.claim_change(&target, owner, high_fence)
+            }
+        };
+        let reachable = self.targets[&target].failures == 0;
+        if reachable && self.state.targets.get(&target).is_some_and(|target| target.unreachable.is_some()) {
+            self.target_entry(&target, TargetChange::Reachable);
+        }
+        if let Some(change) = change {
+            self.target_entry(&target, change);
+        }
+        let here: Vec<WorkloadId> =
+            self.state.workloads.iter().filter(|(_, workload)| workload.units.contains_key(&target)).map(|(id, _)| id.clone()).collect();
+        for workload in here {
+            self.judge_candidate(&workload, &target);
+            self.dirty.insert(workload);
+        }
+    }
+
+    fn claim_change(&self, target: &str, owner: Option<String>, high_fence: u64) -> Option<TargetChange> {
+        let claim = self.state.targets.get(target).map(|target| target.claim.clone()).unwrap_or_default();
+        let seen = match owner {
+            Some(owner) if owner != self.state.owner => Claim::Conflict(owner),
+            _ if high_fence >= self.state.fence(self.state.size) => Claim::Ahead(high_fence),
+            _ => Claim::Ours,
+        };
+        if seen == claim {
+            return None;
+        }
+        match seen {
+            Claim::Conflict(owner) => Some(TargetChange::Conflict { owner }),
+            // Once seen, an old copy stays one until an operator opens a new epoch.
+            Claim::Ahead(fence) => Some(TargetChange::Ahead { fence }),
+            Claim::Ours | Claim::Unseen => Some(TargetChange::Claimed),
+        }
+    }
+
+    fn target_entry(&mut self, target: &TargetName, change: TargetChange) {
+        let on = On { target: Some(target.clone()), ..On::default() };
+        let because = self.state.targets.get(target).map(|target| target.seq).into_iter().collect();
+        self.append(Draft::new(on, because, Body::Target(change)), By::daemon());
+    }
+
+    /// Folds the newest observation and probe into what is known of a unit's candidate.
+    fn judge_candidate(&mut self, workload: &WorkloadId, target: &TargetName) {
+        let Some(state) = self.state.workloads.get(workload) else { return };
+        let Some(unit) = state.units.get(target) else { return };
+        let (Some(attempt), Some(spec)) = (&unit.attempt, &state.spec) else { return };
+        let Some(facts) = self.targets.get(target) else { return };
+        let Some(observed) = &facts.observed else { return };
+        if observed.begun <= unit.last_result || unit.intent.is_some() {
+            return;
+        }
+        let seen = observed.page.generations.iter().find(|s| s.workload == workload.as_str() && s.number == attempt.generation);
+        let images = state.releases.get(&attempt.release).map(|release| release.images.clone()).unwrap_or_default();
+        let mut accepted = BTreeMap::new();
+        let mut unknown = None;
+        for (artifact, blob) in images {
+            match self.images.get(&blob) {
+                Some(digests) => {
+                    accepted.insert(artifact, digests.clone());
+                }
+                None => unknown = Some(blob),
+            }
+        }
+        let judgement = match (seen, unknown) {
+            (Some(_), Some(blob)) => {
+                if self.images_asked.insert(blob.clone()) {
+                    self.out.push(Output::LoadImages { blob });
+                }
+                Judgement::NotYet { started: false, reason: "digests".into(), message: "loading the pin's digests".into() }
+            }
+            (Some(state), None) => judge(state, &accepted),
+            (None, _) => Judgement::NotYet { started: false, reason: "not-seen".into(), message: "not on the target".into() },
+        };
+        let (generation, health_spec, now) = (attempt.generation, spec.health.clone(), self.now.t);
+        let unit_facts = self.units.entry(workload.clone()).or_default().entry(target.clone()).or_default();
+        if unit_facts.health.generation != generation {
+            unit_facts.health = Health { generation, ..Health::default() };
+            unit_facts.analysis.clear();
+            unit_facts.measured_t = None;
+        }
+        let probe = unit_facts.probe.as_ref().filter(|probe| probe.generation == generation).cloned();
+        update(&mut unit_facts.health, seen, &judgement, probe.as_ref(), &health_spec, now);
+    }
+
+    fn take_measured(&mut self, workload: WorkloadId, target: TargetName, samples: Result<Samples, Fault>) {
+        self.asked.remove(&(4, workload.to_string(), target.clone()));
+        let now = self.now.t;
+        self.dirty.insert(workload.clone());
+        let Some(state) = self.state.workloads.get(&workload) else { return };
+        let (Some(spec), Some(attempt)) = (&state.spec, state.units.get(&target).and_then(|unit| unit.attempt.as_ref())) else { return };
+        let facts = self.units.entry(workload).or_default().entry(target).or_default();
+        facts.measured_t = Some(now);
+        for one in &spec.analysis {
+            let known = facts.analysis.entry(one.name.clone()).or_default();
+            match &samples {
+                Ok(samples) => analysis::update(known, one, samples, attempt.generation, attempt.old, now),
+                Err(_) => analysis::unmeasured(known, now),
+            }
+        }
+    }
+
+    fn take_explained(&mut self, workload: WorkloadId, target: TargetName, generation: GenNumber, excerpts: Result<Vec<Excerpt>, Fault>) {
+        self.asked.remove(&(5, workload.to_string(), target.clone()));
+        self.dirty.insert(workload.clone());
+        let Some(attempt) = self.state.unit(&workload, &target).and_then(|unit| unit.attempt.as_ref()) else { return };
+        if attempt.generation != generation || attempt.explained {
+            return;
+        }
+        let on = On {
+            workload: Some(workload.clone()),
+            target: Some(target.clone()),
+            rollout: Some(attempt.request),
+            attempt: Some(attempt.id),
+            generation: Some(generation),
+        };
+        let because = vec![attempt.id];
+        let (outcome, message, evidence) = match excerpts {
+            Ok(excerpts) => {
+                let shown: Vec<Value> = excerpts
+                    .iter()
+                    .take(8)
+                    .map(|e| json!({ "instance": clip(&e.instance, 200), "source": clip(&e.source, 200), "text": clip_front(&e.text, EXCERPT_MAX_BYTES) }))
+                    .collect();
+                (VerdictOutcome::Fail, format!("{} excerpts", excerpts.len()), json!({ "excerpts": shown }))
+            }
+            Err(fault) => (VerdictOutcome::Unmeasured, clip(&fault.message, MESSAGE_MAX_BYTES), Value::Null),
+        };
+        let verdict = Verdict { about: "diagnosis".into(), outcome, reason: "explained".into(), message, evidence };
+        self.append(Draft::new(on, because, Body::Verdict(verdict)), By::daemon());
+    }
+
+    fn take_called(&mut self, workload: WorkloadId, target: TargetName, intent: Seq, outcome: Result<Progress, Fault>, sent: Vec<Sent>) {
+        let now = self.now.t;
+        self.dirty.insert(workload.clone());
+        let facts = self.unit_facts_mut(&workload, &target);
+        if facts.call.in_flight != Some(intent) {
+            return;
+        }
+        let route_repeats = facts.call.route_repeats;
+        facts.call = CallFacts { route_repeats, ..CallFacts::default() };
+        if let Ok(Progress::Pending { resume, after_ms, message }) = outcome {
+            facts.call.again_at = Some(now + u64::from(after_ms).clamp(10, 60_000));
+            facts.call.resume = Some(resume);
+            facts.call.progress = clip(&message, MESSAGE_MAX_BYTES);
+            return;
+        }
+        let Some(unit) = self.state.unit(&workload, &target) else { return };
+        let Some(open) = unit.intent.as_ref().filter(|open| open.seq == intent) else { return };
+        let fault = outcome.err();
+        let closed = match &fault {
+            None => true,
+            Some(fault) => match fault.class {
+                // The effect is unknown: the same verb again, under the same fence.
+                FaultClass::Unavailable | FaultClass::Deadline | FaultClass::Internal => open.tries + 1 >= TRIES_PER_INTENT,
+                _ => true,
+            },
+        };
+        let on = On {
+            workload: Some(workload.clone()),
+            target: Some(target.clone()),
+            rollout: unit.attempt.as_ref().map(|attempt| attempt.request),
+            attempt: unit.attempt.as_ref().map(|attempt| attempt.id),
+            generation: None,
+        };
+        if let Some(Fault { class: FaultClass::Fenced, fence: Some(fence), .. }) = &fault
+            && *fence >= self.state.fence(self.state.size)
+        {
+            let fence = *fence;
+            self.target_entry(&target, TargetChange::Ahead { fence });
+        }
+        let skipped = sent.len().saturating_sub(SENT_KEPT);
+        let body = Outcome {
+            intent,
+            class: fault.as_ref().map(|fault| fault.class),
+            message: fault.map(|fault| clip(&fault.message, MESSAGE_MAX_BYTES)).unwrap_or_default(),
+            closed,
+            sent: sent.iter().skip(skipped).map(|s| clip(&format!("{} {} {}", s.method, s.path, s.status), 300)).collect(),
+        };
+        self.append(Draft::new(on, vec![intent], Body::Result(body)), By::daemon());
+        // What the effect did is known only from a look that begins now.
+        self.targets.entry(target).or_default().next_look = Some(now);
+    }
+}
+
+/// The first `max` bytes, at a character's edge, with a mark where something was cut.
+pub(super) fn clip(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let end = (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{} [...]", &text[..end])
+}
+
+/// The last `max` bytes: of a log the end is what matters.
+fn clip_front(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let from = text.len() - max;
+    let start = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    format!("[...] {}", &text[start..])
+}
+
+/// Evidence is the only part of an entry whose size the world decides: if it is too large, its hash stands for it.
+pub(super) fn within_limit(mut entry: Entry) -> Entry {
+    if entry.to_bytes().is_ok() {
+        return entry;
+    }
+    let shrink = |value: &mut Value| {
+        let bytes = serde_json::to_vec(value).unwrap_or_default();
+        *value = json!({ "left_out": "too large", "sha256": Digest::of(&bytes) });
+    };
+    match &mut entry.body {
+        Body::Verdict(verdict) => shrink(&mut verdict.evidence),
+        Body::Pin(pin) => shrink(&mut pin.evidence),
+        Body::TagMoved(moved) => shrink(&mut moved.evidence),
+        Body::Source(source) => {
+            source.problems.truncate(50);
+            source.changed.truncate(500);
+        }
+        Body::Rollout(change) => change.message = clip(&change.message, MESSAGE_MAX_BYTES),
+        _ => {}
+    }
+    entry
+}
