@@ -1,0 +1,233 @@
+//! The Merkle tree of RFC 6962 section 2.1 over the entries' bytes: incremental root, inclusion and consistency proofs.
+
+use sha2::{Digest, Sha256};
+
+pub type Hash = [u8; 32];
+
+pub fn leaf_hash(entry: &[u8]) -> Hash {
+    Sha256::new().chain_update([0u8]).chain_update(entry).finalize().into()
+}
+
+pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
+    Sha256::new().chain_update([1u8]).chain_update(left).chain_update(right).finalize().into()
+}
+
+/// Root of the empty tree.
+pub fn empty_root() -> Hash {
+    Sha256::digest([]).into()
+}
+
+/// The complete subtrees on the right edge, largest first: all that appending needs to remember.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Frontier {
+    size: u64,
+    peaks: Vec<Hash>,
+}
+
+impl Frontier {
+    /// `peaks` as `peaks()` gave them. None when their number does not fit the size.
+    pub fn restore(size: u64, peaks: Vec<Hash>) -> Option<Self> {
+        (peaks.len() == size.count_ones() as usize).then_some(Self { size, peaks })
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub fn peaks(&self) -> &[Hash] {
+        &self.peaks
+    }
+
+    pub fn push(&mut self, leaf: Hash) {
+        let mut node = leaf;
+        let mut size = self.size;
+        while size & 1 == 1 {
+            if let Some(left) = self.peaks.pop() {
+                node = node_hash(&left, &node);
+            }
+            size >>= 1;
+        }
+        self.peaks.push(node);
+        self.size += 1;
+    }
+
+    pub fn root(&self) -> Hash {
+        let mut peaks = self.peaks.iter().rev();
+        match peaks.next() {
+            None => empty_root(),
+            Some(last) => peaks.fold(*last, |right, left| node_hash(left, &right)),
+        }
+    }
+}
+
+/// Root over a slice of leaf hashes.
+pub fn root(leaves: &[Hash]) -> Hash {
+    let mut frontier = Frontier::default();
+    leaves.iter().for_each(|leaf| frontier.push(*leaf));
+    frontier.root()
+}
+
+/// Largest power of two below `n`, for n > 1.
+fn split(n: usize) -> usize {
+    1 << (usize::BITS - 1 - (n - 1).leading_zeros())
+}
+
+/// Audit path of leaf `index`; none when it is not in the tree.
+pub fn inclusion_proof(leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
+    if index >= leaves.len() {
+        return None;
+    }
+    if leaves.len() == 1 {
+        return Some(Vec::new());
+    }
+    let k = split(leaves.len());
+    let (mut path, sibling) = if index < k {
+        (inclusion_proof(&leaves[..k], index)?, root(&leaves[k..]))
+    } else {
+        (inclusion_proof(&leaves[k..], index - k)?, root(&leaves[..k]))
+    };
+    path.push(sibling);
+    Some(path)
+}
+
+/// Checks an audit path (RFC 9162 section 2.1.3.2).
+pub fn verify_inclusion(leaf: Hash, index: u64, size: u64, path: &[Hash], expected: &Hash) -> bool {
+    if index >= size {
+        return false;
+    }
+    let (mut at, mut last, mut node) = (index, size - 1, leaf);
+    for sibling in path {
+        if last == 0 {
+            return false;
+        }
+        if at & 1 == 1 || at == last {
+            node = node_hash(sibling, &node);
+            while at & 1 == 0 && at != 0 {
+                at >>= 1;
+                last >>= 1;
+            }
+        } else {
+            node = node_hash(&node, sibling);
+        }
+        at >>= 1;
+        last >>= 1;
+    }
+    last == 0 && node == *expected
+}
+
+/// Proof that the tree of `old` leaves is a prefix of this one; none when it is not shorter.
+pub fn consistency_proof(leaves: &[Hash], old: usize) -> Option<Vec<Hash>> {
+    if old == 0 || old > leaves.len() {
+        return None;
+    }
+    Some(subproof(leaves, old, true))
+}
+
+fn subproof(leaves: &[Hash], old: usize, whole: bool) -> Vec<Hash> {
+    if old == leaves.len() {
+        return if whole { Vec::new() } else { vec![root(leaves)] };
+    }
+    let k = split(leaves.len());
+    let (mut proof, sibling) = if old <= k {
+        (subproof(&leaves[..k], old, whole), root(&leaves[k..]))
+    } else {
+        (subproof(&leaves[k..], old - k, false), root(&leaves[..k]))
+    };
+    proof.push(sibling);
+    proof
+}
+
+/// Checks a consistency proof (RFC 9162 section 2.1.4.2).
+pub fn verify_consistency(old: u64, new: u64, old_root: &Hash, new_root: &Hash, proof: &[Hash]) -> bool {
+    if old == 0 || old > new {
+        return false;
+    }
+    if old == new {
+        return proof.is_empty() && old_root == new_root;
+    }
+    let (mut at, mut last) = (old - 1, new - 1);
+    while at & 1 == 1 {
+        at >>= 1;
+        last >>= 1;
+    }
+    let mut path = proof.iter();
+    let first = if old.is_power_of_two() { Some(old_root) } else { path.next() };
+    let Some(first) = first else { return false };
+    let (mut from_old, mut from_new) = (*first, *first);
+    for sibling in path {
+        if last == 0 {
+            return false;
+        }
+        if at & 1 == 1 || at == last {
+            from_old = node_hash(sibling, &from_old);
+            from_new = node_hash(sibling, &from_new);
+            while at & 1 == 0 && at != 0 {
+                at >>= 1;
+                last >>= 1;
+            }
+        } else {
+            from_new = node_hash(&from_new, sibling);
+        }
+        at >>= 1;
+        last >>= 1;
+    }
+    last == 0 && from_old == *old_root && from_new == *new_root
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Roots over the leaves of the certificate-transparency reference tests.
+    #[test]
+    fn published_roots() {
+        let leaves: [&[u8]; 8] = [
+            b"",
+            &[0x00],
+            &[0x10],
+            &[0x20, 0x21],
+            &[0x30, 0x31],
+            &[0x40, 0x41, 0x42, 0x43],
+            &[0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57],
+            &[0x60, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f],
+        ];
+        let roots = [
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+            "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+            "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+            "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+            "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+            "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+        ];
+        let mut frontier = Frontier::default();
+        for (leaf, expected) in leaves.iter().zip(roots) {
+            frontier.push(leaf_hash(leaf));
+            assert_eq!(holdfast_core::ids::hex(&frontier.root()), expected);
+        }
+    }
+
+    #[test]
+    fn proofs_hold_and_break() {
+        let leaves: Vec<Hash> = (0u8..70).map(|n| leaf_hash(&[n])).collect();
+        for size in 1..leaves.len() {
+            let tree = &leaves[..size];
+            let whole = root(tree);
+            for index in 0..size {
+                let path = inclusion_proof(tree, index).unwrap();
+                assert!(verify_inclusion(tree[index], index as u64, size as u64, &path, &whole));
+                assert!(!verify_inclusion(leaf_hash(b"other"), index as u64, size as u64, &path, &whole));
+                if size > 1 {
+                    assert!(!verify_inclusion(tree[index], ((index + 1) % size) as u64, size as u64, &path, &whole));
+                }
+            }
+            for old in 1..=size {
+                let proof = consistency_proof(tree, old).unwrap();
+                let before = root(&tree[..old]);
+                assert!(verify_consistency(old as u64, size as u64, &before, &whole, &proof), "{old} of {size}");
+                assert!(!verify_consistency(old as u64, size as u64, &leaf_hash(b"x"), &whole, &proof));
+            }
+        }
+    }
+}
