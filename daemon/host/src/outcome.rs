@@ -1,0 +1,84 @@
+//! How calls end. Every failure has a class; the class says who did what wrong.
+
+use holdfast_core::target::{Fault, FaultClass, Sent};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// The wall deadline passed.
+    Deadline,
+    /// It computed for too long.
+    CpuBudget,
+    /// It recursed too deep.
+    Stack,
+    /// It wanted more memory than its cap.
+    Memory,
+    /// Its answer was too large.
+    OutputSize,
+    /// It panicked or trapped.
+    Panic,
+    /// It called exit.
+    Exit,
+    /// Our own code failed.
+    HostBug,
+    /// It does not export what was called.
+    NotExported,
+}
+
+impl FailureClass {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureClass::Deadline => "deadline",
+            FailureClass::CpuBudget => "cpu-budget",
+            FailureClass::Stack => "stack",
+            FailureClass::Memory => "memory",
+            FailureClass::OutputSize => "output-size",
+            FailureClass::Panic => "panic",
+            FailureClass::Exit => "exit",
+            FailureClass::HostBug => "host-bug",
+            FailureClass::NotExported => "not-exported",
+        }
+    }
+}
+
+/// The plugin said no, or did not get to say anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallFailure {
+    Fault(Fault),
+    Failed { class: FailureClass, message: String },
+}
+
+impl CallFailure {
+    /// What the planners see. A plugin that failed is `internal`; a deadline leaves the effect unknown.
+    pub fn into_fault(self) -> Fault {
+        match self {
+            CallFailure::Fault(fault) => fault,
+            CallFailure::Failed { class: FailureClass::Deadline, message } => Fault { class: FaultClass::Deadline, message, fence: None },
+            CallFailure::Failed { class, message } => {
+                Fault { class: FaultClass::Internal, message: format!("plugin {}: {message}", class.as_str()), fence: None }
+            }
+        }
+    }
+}
+
+/// A call's answer and what the host saw of it.
+#[derive(Debug)]
+pub struct CallReport<T> {
+    pub answer: Result<T, CallFailure>,
+    pub sent: Vec<Sent>,
+    pub elapsed: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("plugin {name} is {size} bytes; the limit is {limit}")]
+    TooLarge { name: String, size: usize, limit: usize },
+    #[error("plugin {name} is not a valid WebAssembly component: {message}")]
+    Invalid { name: String, message: String },
+    #[error("plugin {name} does not fit the plugin world (supported: holdfast:target 0.1): {message}")]
+    World { name: String, message: String },
+    #[error("plugin {name} imports {import}, which no plugin gets")]
+    Import { name: String, import: String },
+    #[error("the WebAssembly engine cannot be started: {0}")]
+    Engine(String),
+}

@@ -1,0 +1,186 @@
+//! What a plugin may send: the bytes of the path, the method, the headers, by phase. Everything not granted is denied.
+
+use std::collections::BTreeSet;
+
+/// What the operator says a rule's requests do. `read` is the operator's judgement, not an HTTP method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    Read,
+    Write,
+}
+
+/// What kind of verb is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// `check`: pure, nothing is granted.
+    Pure,
+    Reading,
+    Mutating,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub effect: Effect,
+    pub methods: BTreeSet<String>,
+    /// Path and query with `{key}`, `{name}`, `{target}`, `*` for one segment, and `**` at the end for the rest.
+    pub path: String,
+    /// JSON pointer into the body that must be the object's name.
+    pub body_name_pointer: Option<String>,
+}
+
+/// The names that rules may hold the request to, for this call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    pub key: Option<String>,
+    pub names: BTreeSet<String>,
+    pub target: String,
+}
+
+/// Why a path is not even looked at.
+pub fn path_problem(path: &str) -> Option<&'static str> {
+    let (before_query, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let lower = before_query.to_ascii_lowercase();
+    if !path.starts_with('/') {
+        Some("it does not begin with /")
+    } else if path.len() > 4096 {
+        Some("it is longer than 4096 bytes")
+    } else if !path.bytes().all(|b| (0x21..=0x7e).contains(&b)) {
+        Some("it holds a space, a control character or something that is not ASCII")
+    } else if path.contains('#') || before_query.contains('\\') || path.contains(['"', '<', '>', '`', '{', '}', '|', '^']) {
+        Some("it holds a character that URI parsers read differently")
+    } else if before_query.contains("//") {
+        Some("it holds //")
+    } else if before_query.split('/').any(|segment| segment == "." || segment == "..") {
+        Some("it holds a . or .. segment")
+    } else if ["%2f", "%2e", "%5c", "%25", "%00"].iter().any(|escape| lower.contains(escape)) {
+        Some("it holds an encoded slash, dot, backslash, percent or zero")
+    } else if query.is_some_and(|query| query.contains('?')) {
+        Some("it holds a second ?")
+    } else {
+        None
+    }
+}
+
+/// Whether some rule grants the request in this phase. `body` is looked at only where a rule pins a name.
+pub fn granted(rules: &[Rule], phase: Phase, method: &str, path: &str, body: &[u8], names: &Names) -> bool {
+    rules.iter().any(|rule| {
+        let effect = match phase {
+            Phase::Pure => false,
+            Phase::Reading => rule.effect == Effect::Read,
+            Phase::Mutating => true,
+        };
+        effect && rule.methods.contains(method) && path_matches(&rule.path, path, names) && body_matches(rule, body, names)
+    })
+}
+
+fn body_matches(rule: &Rule, body: &[u8], names: &Names) -> bool {
+    let Some(pointer) = &rule.body_name_pointer else { return true };
+    let value: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let name = value.as_ref().and_then(|value| value.pointer(pointer)).and_then(|name| name.as_str());
+    name.is_some_and(|name| names.names.contains(name))
+}
+
+fn path_matches(pattern: &str, path: &str, names: &Names) -> bool {
+    let (pattern_path, pattern_query) = pattern.split_once('?').map_or((pattern, None), |(path, query)| (path, Some(query)));
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let query_ok = match (pattern_query, query) {
+        (None, None) => true,
+        (Some("**"), _) => true,
+        (Some(wanted), Some(query)) => wanted == query,
+        _ => false,
+    };
+    query_ok && segments_match(&pattern_path.split('/').collect::<Vec<_>>(), &path.split('/').collect::<Vec<_>>(), names)
+}
+
+fn segments_match(pattern: &[&str], path: &[&str], names: &Names) -> bool {
+    match (pattern, path) {
+        ([], []) => true,
+        (["**"], rest) => !rest.is_empty() && rest.iter().all(|segment| !segment.is_empty()),
+        ([wanted, pattern @ ..], [segment, path @ ..]) => segment_matches(wanted, segment, names) && segments_match(pattern, path, names),
+        _ => false,
+    }
+}
+
+fn segment_matches(wanted: &str, segment: &str, names: &Names) -> bool {
+    match wanted {
+        "*" => !segment.is_empty(),
+        "{key}" => names.key.as_deref() == Some(segment),
+        "{name}" => names.names.contains(segment),
+        "{target}" => names.target == segment,
+        literal => literal == segment,
+    }
+}
+
+/// Request headers that a plugin may set. The rest is the host's: above all Host, Authorization and what frames a body.
+pub fn request_header_allowed(name: &str) -> bool {
+    const ALLOWED: [&str; 7] = ["accept", "content-type", "if-match", "if-none-match", "x-lxd-fingerprint", "x-lxd-public", "x-registry-auth"];
+    ALLOWED.contains(&name.to_ascii_lowercase().as_str())
+}
+
+/// Answer headers that a plugin may see.
+pub fn response_header_allowed(name: &str) -> bool {
+    const ALLOWED: [&str; 8] = ["content-type", "etag", "location", "retry-after", "date", "content-length", "last-modified", "warning"];
+    ALLOWED.contains(&name.to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        Names { key: Some("shop".into()), names: ["shop-g2".to_owned()].into(), target: "site-a".into() }
+    }
+
+    #[test]
+    fn paths_that_lie() {
+        for path in ["", "v1", "//evil", "/a//b", "/a/../b", "/a/./b", "/a/%2e%2e/b", "/a%2Fb", "/a%5cb", "/a%252fb", "/a b", "/a\r\nHost: x", "/a#b", "/a\\b", "/ä", "/a?x?y", "http://evil/a", "/a\0", "/a%00"] {
+            assert!(path_problem(path).is_some(), "{path:?}");
+        }
+        for path in ["/", "/v1/site", "/1.0/images?recursion=1&filter=a%20b", "/v1/a.b/c"] {
+            assert_eq!(path_problem(path), None, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn rules() {
+        let rule = |effect, method: &str, path: &str| Rule { effect, methods: [method.to_owned()].into(), path: path.into(), body_name_pointer: None };
+        let rules = [
+            rule(Effect::Read, "GET", "/v1/site"),
+            rule(Effect::Write, "PUT", "/v1/workloads/{key}/generations/*"),
+            rule(Effect::Read, "GET", "/logs/**"),
+            rule(Effect::Read, "GET", "/list?recursion=1"),
+            Rule { body_name_pointer: Some("/metadata/name".into()), ..rule(Effect::Write, "POST", "/apis/deployments") },
+        ];
+        let ok = |phase, method: &str, path: &str, body: &str| granted(&rules, phase, method, path, body.as_bytes(), &names());
+        for (phase, method, path, body, expected) in [
+            (Phase::Reading, "GET", "/v1/site", "", true),
+            (Phase::Pure, "GET", "/v1/site", "", false),
+            (Phase::Reading, "GET", "/v1/site?x=1", "", false),
+            (Phase::Reading, "GET", "/v1/site/", "", false),
+            (Phase::Reading, "POST", "/v1/site", "", false),
+            (Phase::Mutating, "GET", "/v1/site", "", true),
+            (Phase::Mutating, "PUT", "/v1/workloads/shop/generations/2", "", true),
+            (Phase::Mutating, "PUT", "/v1/workloads/other/generations/2", "", false),
+            (Phase::Reading, "PUT", "/v1/workloads/shop/generations/2", "", false),
+            (Phase::Mutating, "PUT", "/v1/workloads/shop/generations/", "", false),
+            (Phase::Reading, "GET", "/logs/a/b", "", true),
+            (Phase::Reading, "GET", "/logs", "", false),
+            (Phase::Reading, "GET", "/list?recursion=1", "", true),
+            (Phase::Reading, "GET", "/list?recursion=2", "", false),
+            (Phase::Mutating, "POST", "/apis/deployments", r#"{"metadata":{"name":"shop-g2"}}"#, true),
+            (Phase::Mutating, "POST", "/apis/deployments", r#"{"metadata":{"name":"other-g2"}}"#, false),
+            (Phase::Mutating, "POST", "/apis/deployments", "not json", false),
+        ] {
+            assert_eq!(ok(phase, method, path, body), expected, "{phase:?} {method} {path} {body}");
+        }
+    }
+
+    #[test]
+    fn headers() {
+        for name in ["Host", "Authorization", "Transfer-Encoding", "Content-Length", "Impersonate-User", "Connection", "Cookie"] {
+            assert!(!request_header_allowed(name), "{name}");
+        }
+        assert!(request_header_allowed("If-Match") && !response_header_allowed("Set-Cookie"));
+    }
+}

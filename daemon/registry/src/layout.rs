@@ -1,0 +1,134 @@
+//! OCI image-layout directories: read with the same suspicion as a server, written reproducibly.
+
+use crate::reference::{Reference, Version, is_digest};
+use crate::{Class, MANIFEST_MAX_BYTES, MANIFEST_TYPE, RegistryError, TAR_GZIP_LAYER_TYPE, WASM_CONFIG_TYPE, WASM_LAYER_TYPE, sha256};
+use serde_json::{Value, json};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The layout of one repository below the registry's directory.
+pub(crate) fn directory(root: &Path, repository: &str) -> PathBuf {
+    // The grammar of repositories has neither `..` nor an absolute path.
+    root.join(repository)
+}
+
+fn error(class: Class, what: impl Into<String>, message: impl Into<String>) -> RegistryError {
+    RegistryError::new(class, what, message)
+}
+
+/// Reads a regular file of at most `max_bytes` that really lies below `dir`.
+fn read_inside(dir: &Path, relative: &str, max_bytes: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
+    let unreachable = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => error(Class::NotFound, what, format!("{relative} is not in the layout {}", dir.display())),
+        _ => error(Class::Unreachable, what, format!("{relative} of the layout: {source}")),
+    };
+    let real_dir = dir.canonicalize().map_err(unreachable)?;
+    let real = dir.join(relative).canonicalize().map_err(unreachable)?;
+    if !real.starts_with(&real_dir) {
+        return Err(error(Class::Denied, what, format!("{relative} leads out of the layout")));
+    }
+    let file = std::fs::File::open(&real).map_err(unreachable)?;
+    if !file.metadata().map_err(unreachable)?.is_file() {
+        return Err(error(Class::Invalid, what, format!("{relative} is not a file")));
+    }
+    let mut bytes = Vec::new();
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreachable)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(error(Class::TooLarge, what, format!("{relative} has more than {max_bytes} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The digest that a reference has in the layout's index.
+pub(crate) fn digest_of(dir: &Path, reference: &Reference) -> Result<String, RegistryError> {
+    let what = reference.to_string();
+    let tag = match &reference.version {
+        Version::Digest(digest, _) => return Ok(digest.clone()),
+        Version::Tag(tag) => tag,
+    };
+    let bytes = read_inside(dir, "index.json", MANIFEST_MAX_BYTES, &what)?;
+    let index: Value = serde_json::from_slice(&bytes).map_err(|_| error(Class::Invalid, &what, "index.json of the layout is not JSON"))?;
+    let manifests = index.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default();
+    let named: Vec<&Value> = manifests.iter().filter(|one| one["annotations"][REF_NAME].as_str() == Some(tag)).collect();
+    match named.as_slice() {
+        [] => Err(error(Class::NotFound, &what, format!("no manifest in the layout is named {tag:?}"))),
+        [one] => match one["digest"].as_str().filter(|digest| is_digest(digest)) {
+            Some(digest) => Ok(digest.to_owned()),
+            None => Err(error(Class::Invalid, &what, "the layout's index gives it no sha256 digest")),
+        },
+        _ => Err(error(Class::Invalid, &what, format!("{} manifests in the layout are named {tag:?}", named.len()))),
+    }
+}
+
+/// A blob's bytes; the caller verifies them.
+pub(crate) fn blob(dir: &Path, digest: &str, max_bytes: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
+    let hex = digest.strip_prefix("sha256:").filter(|_| is_digest(digest));
+    let hex = hex.ok_or_else(|| error(Class::Invalid, what, format!("{digest:?} is not a sha256 digest")))?;
+    read_inside(dir, &format!("blobs/sha256/{hex}"), max_bytes, what)
+}
+
+/// Writes an OCI image layout.
+pub struct Writer {
+    dir: PathBuf,
+}
+
+impl Writer {
+    pub fn create(dir: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(dir.join("blobs/sha256"))?;
+        std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        if !dir.join("index.json").exists() {
+            std::fs::write(dir.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#)?;
+        }
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    pub fn blob(&self, bytes: &[u8]) -> io::Result<String> {
+        let digest = sha256(bytes);
+        replace(&self.dir.join("blobs/sha256").join(&digest["sha256:".len()..]), bytes)?;
+        Ok(digest)
+    }
+
+    /// A Wasm OCI artifact: one component. Returns the manifest's digest.
+    pub fn component(&self, component: &[u8]) -> io::Result<String> {
+        let layer = self.blob(component)?;
+        let config = json!({ "architecture": "wasm", "os": "wasip2", "layerDigests": [layer] });
+        self.manifest(WASM_CONFIG_TYPE, &config, WASM_LAYER_TYPE, &layer, component.len())
+    }
+
+    /// A directory of files, as one tar+gzip layer. `tar_gzip` is what its digest is about.
+    pub fn directory(&self, tar_gzip: &[u8]) -> io::Result<String> {
+        let layer = self.blob(tar_gzip)?;
+        self.manifest("application/vnd.oci.image.config.v1+json", &json!({}), TAR_GZIP_LAYER_TYPE, &layer, tar_gzip.len())
+    }
+
+    fn manifest(&self, config_type: &str, config: &Value, layer_type: &str, layer: &str, size: usize) -> io::Result<String> {
+        let config = serde_json::to_vec(config)?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": { "mediaType": config_type, "digest": self.blob(&config)?, "size": config.len() },
+            "layers": [{ "mediaType": layer_type, "digest": layer, "size": size }],
+        });
+        self.blob(&serde_json::to_vec(&manifest)?)
+    }
+
+    /// Points a tag at a manifest, in one rename.
+    pub fn tag(&self, tag: &str, digest: &str) -> io::Result<()> {
+        let path = self.dir.join("index.json");
+        let mut index: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        let size = std::fs::metadata(self.dir.join("blobs/sha256").join(digest.trim_start_matches("sha256:")))?.len();
+        if let Some(manifests) = index["manifests"].as_array_mut() {
+            manifests.retain(|one| one["annotations"][REF_NAME].as_str() != Some(tag));
+            manifests.push(json!({ "mediaType": MANIFEST_TYPE, "digest": digest, "size": size, "annotations": { REF_NAME: tag } }));
+        }
+        replace(&path, &serde_json::to_vec_pretty(&index)?)
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("tmp");
+    std::fs::write(&aside, bytes)?;
+    std::fs::rename(aside, path)
+}

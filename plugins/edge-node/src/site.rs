@@ -1,0 +1,404 @@
+//! The site: what is recorded, what runs, and every effect on it. All changes go through one lock, are journalled and
+//! saved before they act, and repeat harmlessly.
+
+use crate::bundle::{Loaded, Store, Trouble};
+use crate::component;
+use crate::journal::{Journal, JournalLine};
+use crate::output::Output;
+use crate::record::{Generation, SiteRecord, WorkloadRecord};
+use crate::server::{self, Stop};
+use crate::traffic::{Counters, Split};
+use crate::{ArtifactSource, EdgeNodeConfig, EdgeNodeError};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub const FULL: u32 = 10_000;
+const GENERATIONS_MAX: usize = 64;
+const RETRY_PULL: Duration = Duration::from_secs(2);
+
+/// A refusal, by class. The class is what a client decides by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// This higher fence was seen.
+    Fenced(u64),
+    Conflict(String),
+    Absent(String),
+    Invalid(String),
+    Exhausted(String),
+    /// The disk failed.
+    Internal(String),
+}
+
+/// Done, or ask again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    Done,
+    Pending,
+}
+
+/// Who asks, and under which fence.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub struct Writer {
+    pub owner: String,
+    pub fence: u64,
+    pub deploy_id: String,
+}
+
+/// What a generation is doing now; gone with the process.
+pub struct Live {
+    pub status: Mutex<Status>,
+    pub counters: Counters,
+    pub output: Output,
+    pub stop: Stop,
+    pub address: Mutex<Option<SocketAddr>>,
+}
+
+#[derive(Clone)]
+pub enum Status {
+    Pulling,
+    Ready(Arc<Loaded>),
+    Stuck(String),
+    Failing(String),
+    Parked,
+    Draining,
+}
+
+pub struct Site {
+    dir: PathBuf,
+    instance_ip: IpAddr,
+    inner: Mutex<Inner>,
+    store: Store,
+}
+
+struct Inner {
+    record: SiteRecord,
+    journal: Journal,
+    live: BTreeMap<(String, u32), Arc<Live>>,
+    splits: BTreeMap<String, Arc<Split>>,
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn internal(error: EdgeNodeError) -> Refused {
+    let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+    Refused::Internal(format!("{error}{cause}"))
+}
+
+impl Site {
+    pub fn open(config: &EdgeNodeConfig, source: Arc<dyn ArtifactSource>) -> Result<Arc<Self>, EdgeNodeError> {
+        std::fs::create_dir_all(&config.dir).map_err(|source| EdgeNodeError::File { path: config.dir.clone(), source })?;
+        let record = SiteRecord::load(&config.dir.join("state.json"))?;
+        let journal = Journal::open(&config.dir.join("journal.jsonl"))?;
+        let engine = component::engine().map_err(|error| EdgeNodeError::Engine(format!("{error:#}")))?;
+        let splits = record.workloads.iter().map(|(key, workload)| (key.clone(), Arc::new(Split::new(&workload.shares)))).collect();
+        let store = Store::new(&config.dir, source, engine, config.bundle_max_bytes);
+        let inner = Inner { record, journal, live: BTreeMap::new(), splits };
+        Ok(Arc::new(Self { dir: config.dir.clone(), instance_ip: config.instance_ip, inner: Mutex::new(inner), store }))
+    }
+
+    /// Starts what was running before, and serves it before anything else is accepted.
+    pub async fn resume(self: &Arc<Self>, stop: &Stop) {
+        let all: Vec<(String, u32)> = {
+            let inner = lock(&self.inner);
+            inner.record.workloads.iter().flat_map(|(key, workload)| workload.generations.keys().map(|n| (key.clone(), *n))).collect()
+        };
+        for (key, number) in all {
+            self.start(&key, number, stop).await;
+        }
+    }
+
+    pub fn record(&self) -> SiteRecord {
+        lock(&self.inner).record.clone()
+    }
+
+    pub fn live(&self, key: &str, number: u32) -> Option<Arc<Live>> {
+        lock(&self.inner).live.get(&(key.to_owned(), number)).cloned()
+    }
+
+    /// The workload that a request is for: by Host, else by the first part of the path, else the only one.
+    pub fn route(&self, host: Option<&str>, path: &str) -> Option<(String, Arc<Split>)> {
+        let inner = lock(&self.inner);
+        let host = host.map(|host| host.split(':').next().unwrap_or(host));
+        let wants = |workload: &WorkloadRecord| {
+            let number = workload.shares.iter().max_by_key(|(_, live)| **live).map(|(number, _)| number);
+            number.and_then(|number| workload.generations.get(number)).and_then(|generation| generation.template.host.clone())
+        };
+        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let workloads = &inner.record.workloads;
+        let by_host = workloads.iter().find(|(_, workload)| host.is_some() && wants(workload).as_deref() == host).map(|(key, _)| key);
+        let by_path = || workloads.keys().find(|key| *key == first);
+        let only = || if workloads.len() == 1 { workloads.keys().next() } else { None };
+        let key = by_host.or_else(by_path).or_else(only)?;
+        Some((key.clone(), inner.splits.get(key)?.clone()))
+    }
+
+    /// Checks owner and fence, then applies `change` to a copy; journals, saves, and only then makes it so.
+    fn change<T>(
+        &self,
+        key: &str,
+        writer: &Writer,
+        line: JournalLine,
+        change: impl FnOnce(&mut WorkloadRecord) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let mut inner = lock(&self.inner);
+        let mut record = inner.record.clone();
+        match &record.owner {
+            Some(owner) if *owner != writer.owner => {
+                return Err(Refused::Conflict(format!("the site belongs to owner {owner}")));
+            }
+            _ => record.owner = Some(writer.owner.clone()),
+        }
+        let workload = record.workloads.entry(key.to_owned()).or_default();
+        if writer.fence < workload.fence {
+            return Err(Refused::Fenced(workload.fence));
+        }
+        let outcome = change(workload)?;
+        workload.fence = writer.fence;
+        record.workloads.retain(|_, workload| !workload.generations.is_empty() || !workload.shares.is_empty());
+        inner.journal.write(&line).map_err(internal)?;
+        if record != inner.record {
+            record.save(&self.dir.join("state.json")).map_err(internal)?;
+        }
+        inner.record = record;
+        let shares = inner.record.workloads.get(key).map(|workload| workload.shares.clone());
+        match shares {
+            Some(shares) => match inner.splits.get(key) {
+                Some(split) => split.set(&shares),
+                None => {
+                    inner.splits.insert(key.to_owned(), Arc::new(Split::new(&shares)));
+                }
+            },
+            None => {
+                inner.splits.remove(key);
+            }
+        }
+        Ok(outcome)
+    }
+
+    pub async fn launch(self: &Arc<Self>, key: &str, number: u32, writer: &Writer, workload: &str, wanted: Generation, stop: &Stop) -> Result<Done, Refused> {
+        if let Some(problem) = wanted.template.problem() {
+            return Err(Refused::Invalid(problem));
+        }
+        let line = line("launch", key, Some(number), writer);
+        self.change(key, writer, line, |record| {
+            record.workload = workload.to_owned();
+            let full = record.generations.len() >= GENERATIONS_MAX;
+            match record.generations.get_mut(&number) {
+                Some(known) if known.release_id != wanted.release_id => {
+                    Err(Refused::Conflict(format!("generation {number} is of release {}", known.release_id)))
+                }
+                Some(known) => {
+                    known.size = wanted.size;
+                    known.fence = writer.fence;
+                    Ok(())
+                }
+                None if full => {
+                    Err(Refused::Exhausted(format!("{GENERATIONS_MAX} generations of this workload are on the site already")))
+                }
+                None => {
+                    record.generations.insert(number, wanted);
+                    Ok(())
+                }
+            }
+        })?;
+        self.start(key, number, stop).await;
+        let pulling = self.live(key, number).is_some_and(|live| matches!(*lock(&live.status), Status::Pulling));
+        Ok(if pulling { Done::Pending } else { Done::Done })
+    }
+
+    pub async fn size(self: &Arc<Self>, key: &str, number: u32, writer: &Writer, size: u32, stop: &Stop) -> Result<Done, Refused> {
+        self.change(key, writer, line("size", key, Some(number), writer), |record| {
+            let live = record.shares.get(&number).copied().unwrap_or(0);
+            let generation = record.generations.get_mut(&number).ok_or_else(|| absent(number))?;
+            if size == 0 && live > 0 {
+                return Err(Refused::Conflict(format!("generation {number} has a share of {live}/10000; route it away first")));
+            }
+            generation.size = size.min(1);
+            generation.fence = writer.fence;
+            Ok(())
+        })?;
+        if size == 0 {
+            if let Some(live) = self.live(key, number) {
+                *lock(&live.status) = Status::Parked;
+            }
+        } else {
+            self.start(key, number, stop).await;
+        }
+        Ok(Done::Done)
+    }
+
+    pub fn set_route(&self, key: &str, writer: &Writer, shares: BTreeMap<u32, u32>) -> Result<Done, Refused> {
+        let sum: u64 = shares.values().map(|live| u64::from(*live)).sum();
+        if sum != 0 && sum != u64::from(FULL) {
+            return Err(Refused::Invalid(format!("shares sum to {sum}; they must sum to {FULL}, or to 0 for off line")));
+        }
+        let live: BTreeMap<u32, u32> = shares.iter().filter(|(_, live)| **live > 0).map(|(number, live)| (*number, *live)).collect();
+        let mut line = line("route", key, None, writer);
+        line.shares = shares;
+        self.change(key, writer, line, |record| {
+            for number in live.keys() {
+                let generation = record.generations.get(number).ok_or_else(|| absent(*number))?;
+                if generation.size == 0 {
+                    return Err(Refused::Conflict(format!("generation {number} is parked")));
+                }
+            }
+            record.shares = live;
+            record.route_fence = writer.fence;
+            Ok(Done::Done)
+        })
+    }
+
+    pub fn retire(&self, key: &str, number: u32, writer: &Writer, last: bool) -> Result<Done, Refused> {
+        let Some(known) = self.record().workloads.get(key).and_then(|workload| workload.generations.get(&number)).cloned() else {
+            return Ok(Done::Done);
+        };
+        let live = self.live(key, number);
+        // First out of the split, so that what drains does not fill up again.
+        self.change(key, writer, line("retire", key, Some(number), writer), |record| {
+            let share = record.shares.get(&number).copied().unwrap_or(0);
+            if share > 0 && !last {
+                return Err(Refused::Conflict(format!("generation {number} still has a share of {share}/10000")));
+            }
+            record.shares.remove(&number);
+            Ok(())
+        })?;
+        if let Some(live) = &live {
+            *lock(&live.status) = Status::Draining;
+            if live.counters.in_flight() > 0 && live.counters.draining_ms() < u64::from(known.drain_ms) {
+                return Ok(Done::Pending);
+            }
+            live.stop.stop();
+        }
+        self.change(key, writer, line("retire", key, Some(number), writer), |record| {
+            record.generations.remove(&number);
+            if last && record.generations.is_empty() {
+                record.shares.clear();
+            }
+            Ok(())
+        })?;
+        let needed = {
+            let mut inner = lock(&self.inner);
+            inner.live.remove(&(key.to_owned(), number));
+            let running = inner.live.values().flat_map(|live| match &*lock(&live.status) {
+                Status::Ready(loaded) => loaded.digests.clone(),
+                _ => Vec::new(),
+            });
+            let recorded = inner.record.workloads.values().flat_map(|w| w.generations.values().map(|g| g.digest.clone()));
+            recorded.chain(running).collect::<BTreeSet<_>>()
+        };
+        self.store.keep_only(&needed);
+        Ok(Done::Done)
+    }
+
+    /// Brings a recorded generation to life, if it is not: its own address first, then the bundle in the background.
+    async fn start(self: &Arc<Self>, key: &str, number: u32, stop: &Stop) {
+        let (generation, live) = {
+            let mut inner = lock(&self.inner);
+            let Some(generation) = inner.record.workloads.get(key).and_then(|w| w.generations.get(&number)).cloned() else { return };
+            let id = (key.to_owned(), number);
+            let live = inner.live.entry(id).or_insert_with(|| {
+                Arc::new(Live {
+                    status: Mutex::new(Status::Parked),
+                    counters: Counters::default(),
+                    output: Output::default(),
+                    stop: stop.child(),
+                    address: Mutex::new(None),
+                })
+            });
+            (generation, live.clone())
+        };
+        if generation.size == 0 {
+            return;
+        }
+        {
+            let mut status = lock(&live.status);
+            if !matches!(*status, Status::Parked) {
+                return;
+            }
+            *status = Status::Pulling;
+        }
+        if lock(&live.address).is_none() {
+            self.listen(key, number, &generation, &live).await;
+        }
+        let site = self.clone();
+        let key = key.to_owned();
+        let task = async move {
+            loop {
+                let outcome = site.store.load(&generation, live.output.clone()).await;
+                let next = match outcome {
+                    Ok(loaded) => Status::Ready(Arc::new(loaded)),
+                    Err(Trouble::Bundle(message)) => Status::Failing(message),
+                    Err(Trouble::Pull(message)) => Status::Stuck(message),
+                };
+                let stuck = matches!(next, Status::Stuck(_));
+                {
+                    let mut status = lock(&live.status);
+                    if !matches!(*status, Status::Pulling | Status::Stuck(_)) {
+                        return;
+                    }
+                    if let Status::Stuck(message) | Status::Failing(message) = &next {
+                        live.output.line(message);
+                        tracing::warn!(workload = key, generation = number, reason = message, "bundle does not run");
+                    }
+                    *status = next;
+                }
+                if !stuck {
+                    return;
+                }
+                tokio::time::sleep(RETRY_PULL).await;
+            }
+        };
+        tokio::spawn(task);
+    }
+
+    /// Each generation answers on an address of its own, with traffic or without.
+    async fn listen(self: &Arc<Self>, key: &str, number: u32, generation: &Generation, live: &Arc<Live>) {
+        let wanted = SocketAddr::new(self.instance_ip, generation.port);
+        let listener = match server::bind(wanted).await {
+            Ok(listener) => listener,
+            // Somebody took the port meanwhile; any other will do.
+            Err(_) => match server::bind(SocketAddr::new(self.instance_ip, 0)).await {
+                Ok(listener) => listener,
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a generation has no address of its own");
+                    return;
+                }
+            },
+        };
+        let Ok(address) = listener.local_addr() else { return };
+        *lock(&live.address) = Some(address);
+        if address.port() != generation.port {
+            let mut inner = lock(&self.inner);
+            if let Some(known) = inner.record.workloads.get_mut(key).and_then(|w| w.generations.get_mut(&number)) {
+                known.port = address.port();
+                if let Err(error) = inner.record.save(&self.dir.join("state.json")) {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the port is not remembered");
+                }
+            }
+        }
+        let (number, live) = (number, live.clone());
+        let handler = crate::traffic::instance_handler(number, generation.clone(), live.clone());
+        tokio::spawn(server::serve(listener, live.stop.clone(), handler));
+    }
+}
+
+fn absent(number: u32) -> Refused {
+    Refused::Absent(format!("there is no generation {number}"))
+}
+
+fn line(verb: &str, key: &str, generation: Option<u32>, writer: &Writer) -> JournalLine {
+    JournalLine { fence: writer.fence, verb: verb.into(), workload: key.into(), generation, deploy_id: writer.deploy_id.clone(), shares: BTreeMap::new() }
+}
+
+/// Hash of what nobody may edit.
+pub fn fingerprint(generation: &Generation) -> String {
+    let content = (&generation.release_id, &generation.digest, &generation.template, &generation.stamps);
+    let bytes = serde_json::to_vec(&content).unwrap_or_default();
+    Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
