@@ -12,17 +12,40 @@ mod outcome;
 mod policy;
 mod probe;
 
-pub use call::{Call, CallContext, Limits, Plugin, PluginHost, Verb};
-pub use endpoint::{Alias, AliasError, Binding, BindingConfig, AuthConfig, EndpointConfig, RuleConfig};
+pub use call::{CallOptions, Limits, Plugin, PluginHost};
+pub use endpoint::{AuthConfig, Binding, BindingConfig, BindingError, EndpointConfig, RuleConfig};
 pub use outcome::{CallFailure, CallReport, FailureClass, LoadError};
 pub use policy::{Effect, Phase};
-pub use probe::{ProbeOutcome, probe_http};
+pub use probe::{Network, ProbeOutcome, probe_http};
 
 mod bindings {
+    //! The required part of a plugin's world.
     wasmtime::component::bindgen!({
         path: "../../sdk/wit/since-0.1",
-        world: "full-plugin",
+        world: "target-plugin",
         imports: { default: async | trappable },
         exports: { default: async },
+    });
+}
+
+mod telemetry {
+    //! An optional interface: called only where it is exported.
+    wasmtime::component::bindgen!({
+        path: "../../sdk/wit/since-0.1",
+        inline: "package holdfast:host; world telemetry { export holdfast:target/telemetry@0.1.0; }",
+        world: "holdfast:host/telemetry",
+        exports: { default: async },
+        with: { "holdfast:target/types@0.1.0": crate::bindings::holdfast::target::types },
+    });
+}
+
+mod diagnosis {
+    //! An optional interface: called only where it is exported.
+    wasmtime::component::bindgen!({
+        path: "../../sdk/wit/since-0.1",
+        inline: "package holdfast:host; world diagnosis { export holdfast:target/diagnosis@0.1.0; }",
+        world: "holdfast:host/diagnosis",
+        exports: { default: async },
+        with: { "holdfast:target/types@0.1.0": crate::bindings::holdfast::target::types },
     });
 }

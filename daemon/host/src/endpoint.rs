@@ -1,0 +1,312 @@
+//! Endpoints: what an alias of one binding stands for, and one exchange with it. URL, authority, credentials and sockets
+//! stay here; the guest names the alias and gets status, some headers and a capped body.
+
+use crate::policy::{Effect, Rule, path_problem};
+use base64::Engine as _;
+use bytes::Bytes;
+use holdfast_core::ids::Digest;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+/// What the operator lets one plugin reach for the targets that a binding names.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BindingConfig {
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, EndpointConfig>,
+    /// Networks in which the host may dial health probes, as in `127.0.0.0/8`.
+    #[serde(default)]
+    pub probe_networks: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointConfig {
+    /// `http://host:port` or `https://host:port`, without a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A unix socket instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unix: Option<PathBuf>,
+    /// PEM file of a private authority; none: the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+    #[serde(default = "default_max_body_bytes")]
+    pub max_body_bytes: usize,
+    #[serde(default)]
+    pub rules: Vec<RuleConfig>,
+}
+
+fn default_timeout_ms() -> u64 {
+    10_000
+}
+
+fn default_max_body_bytes() -> usize {
+    4 << 20
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    pub effect: Effect,
+    pub methods: Vec<String>,
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_name_pointer: Option<String>,
+}
+
+/// Secrets are named by file and read when they are used, so that a rotated one counts at once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer_token_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<BasicConfig>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasicConfig {
+    pub username: String,
+    pub password_file: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BindingError {
+    #[error("endpoint {alias}: give either `url` or `unix`")]
+    Place { alias: String },
+    #[error("endpoint {alias}: {url:?} is not http://HOST[:PORT] or https://HOST[:PORT]")]
+    Url { alias: String, url: String },
+    #[error("endpoint {alias}: {} cannot be read", file.display())]
+    File { alias: String, file: PathBuf, source: std::io::Error },
+    #[error("endpoint {alias}: {} holds no PEM certificate", file.display())]
+    Certificates { alias: String, file: PathBuf },
+    #[error("endpoint {alias}: TLS cannot be set up")]
+    Tls { alias: String, source: rustls::Error },
+    #[error("{0:?} is not a network as in 10.0.0.0/8")]
+    Network(String),
+}
+
+/// A binding, ready to be used.
+pub struct Binding {
+    pub(crate) aliases: BTreeMap<String, Alias>,
+    pub probe_networks: Vec<crate::probe::Network>,
+    /// Hash of all that is granted; recorded in intents.
+    pub grants: Digest,
+}
+
+pub(crate) struct Alias {
+    pub rules: Vec<Rule>,
+    pub timeout: Duration,
+    pub max_body_bytes: usize,
+    place: Place,
+    authority: String,
+    auth: Option<AuthConfig>,
+}
+
+enum Place {
+    Tcp(String),
+    Tls(String, ServerName<'static>, Arc<rustls::ClientConfig>),
+    Unix(PathBuf),
+}
+
+/// As in the WIT: what was sent, and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SendFail {
+    Denied(String),
+    Unreachable(String),
+    Lost(String),
+    TooLarge(String),
+}
+
+pub(crate) struct Exchange {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Binding {
+    pub fn new(config: &BindingConfig) -> Result<Self, BindingError> {
+        let grants = Digest::of(&serde_json::to_vec(config).unwrap_or_default());
+        let aliases = config.endpoints.iter().map(|(name, endpoint)| Ok((name.clone(), Alias::new(name, endpoint)?))).collect::<Result<_, _>>()?;
+        let network = |text: &String| crate::probe::Network::parse(text).ok_or_else(|| BindingError::Network(text.clone()));
+        let probe_networks = config.probe_networks.iter().map(network).collect::<Result<_, _>>()?;
+        Ok(Self { aliases, probe_networks, grants })
+    }
+}
+
+impl Alias {
+    fn new(name: &str, config: &EndpointConfig) -> Result<Self, BindingError> {
+        let alias = || name.to_owned();
+        let (place, authority) = match (&config.url, &config.unix) {
+            (Some(url), None) => {
+                let bad = || BindingError::Url { alias: alias(), url: url.clone() };
+                let uri: Uri = url.parse().map_err(|_| bad())?;
+                let authority = uri.authority().filter(|_| matches!(uri.path(), "" | "/") && uri.query().is_none()).ok_or_else(bad)?;
+                let with_port = |port: u16| if authority.port().is_some() { authority.to_string() } else { format!("{authority}:{port}") };
+                let place = match uri.scheme_str() {
+                    Some("http") => Place::Tcp(with_port(80)),
+                    Some("https") => {
+                        let host = authority.host().trim_matches(['[', ']']).to_owned();
+                        Place::Tls(with_port(443), ServerName::try_from(host).map_err(|_| bad())?, tls(name, config)?)
+                    }
+                    _ => return Err(bad()),
+                };
+                (place, authority.to_string())
+            }
+            (None, Some(path)) => (Place::Unix(path.clone()), "localhost".to_owned()),
+            _ => return Err(BindingError::Place { alias: alias() }),
+        };
+        let rules = config.rules.iter().map(|rule| Rule {
+            effect: rule.effect,
+            methods: rule.methods.iter().cloned().collect(),
+            path: rule.path.clone(),
+            body_name_pointer: rule.body_name_pointer.clone(),
+        });
+        Ok(Self {
+            rules: rules.collect(),
+            timeout: Duration::from_millis(config.timeout_ms),
+            max_body_bytes: config.max_body_bytes,
+            place,
+            authority,
+            auth: config.auth.clone(),
+        })
+    }
+
+    /// The Authorization header, and the texts that must never be seen in an answer.
+    fn credentials(&self) -> Result<(Option<String>, Vec<String>), SendFail> {
+        let read = |file: &PathBuf| {
+            let text = std::fs::read_to_string(file);
+            // The path is the operator's business, not the plugin's.
+            text.map(|text| text.trim().to_owned()).map_err(|_| SendFail::Denied("the endpoint's credential cannot be read by the host".into()))
+        };
+        let Some(auth) = &self.auth else { return Ok((None, Vec::new())) };
+        if let Some(file) = &auth.bearer_token_file {
+            let token = read(file)?;
+            return Ok((Some(format!("Bearer {token}")), vec![token]));
+        }
+        if let Some(basic) = &auth.basic {
+            let password = read(&basic.password_file)?;
+            let pair = base64::engine::general_purpose::STANDARD.encode(format!("{}:{password}", basic.username));
+            return Ok((Some(format!("Basic {pair}")), vec![password, pair]));
+        }
+        Ok((None, Vec::new()))
+    }
+
+    /// One exchange on a connection of its own. Policy was checked by the caller.
+    pub async fn send(&self, method: &str, path: &str, headers: &[(String, String)], body: Vec<u8>, timeout: Duration) -> Result<Exchange, SendFail> {
+        debug_assert!(path_problem(path).is_none());
+        let (authorization, secrets) = self.credentials()?;
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| SendFail::Denied(format!("{method:?} is no HTTP method")))?;
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| SendFail::Denied(format!("{name:?} is no header name")))?;
+            let value = HeaderValue::from_str(value).map_err(|_| SendFail::Denied(format!("the value of header {name} is not valid")))?;
+            request = request.header(name, value);
+        }
+        if let Some(authorization) = authorization {
+            let mut value = HeaderValue::from_str(&authorization).map_err(|_| SendFail::Denied("the endpoint's credential is no header value".into()))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| SendFail::Denied(error.to_string()))?;
+        if request.uri().path_and_query().map(|sent| sent.as_str()) != Some(path) {
+            return Err(SendFail::Denied("the path would not be sent byte for byte".into()));
+        }
+        let begun = tokio::time::timeout(timeout, self.exchange(request)).await;
+        match begun {
+            Ok(Ok(exchange)) => Ok(scrub(exchange, &secrets)),
+            Ok(Err(fail)) => Err(fail),
+            // Whether it had been sent is unknown, and then it must be assumed.
+            Err(_) => Err(SendFail::Lost(format!("no whole answer within {} ms", timeout.as_millis()))),
+        }
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Exchange, SendFail> {
+        let unreachable = |error: std::io::Error| SendFail::Unreachable(error.to_string());
+        match &self.place {
+            Place::Tcp(address) => self.over(TcpStream::connect(address).await.map_err(unreachable)?, request).await,
+            Place::Unix(path) => self.over(UnixStream::connect(path).await.map_err(unreachable)?, request).await,
+            Place::Tls(address, name, config) => {
+                let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+                let stream = TlsConnector::from(config.clone()).connect(name.clone(), stream).await.map_err(unreachable)?;
+                self.over(stream, request).await
+            }
+        }
+    }
+
+    async fn over(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, request: Request<Full<Bytes>>) -> Result<Exchange, SendFail> {
+        let handshake = hyper::client::conn::http1::Builder::new().max_buf_size(64 << 10).handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| SendFail::Unreachable(error.to_string()))?;
+        let connection = tokio::spawn(connection);
+        let outcome = async {
+            let response = sender.send_request(request).await.map_err(|error| SendFail::Lost(error.to_string()))?;
+            let (parts, body) = response.into_parts();
+            let body = match Limited::new(body, self.max_body_bytes).collect().await {
+                Ok(body) => body.to_bytes().to_vec(),
+                Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                    return Err(SendFail::TooLarge(format!("the answer has more than {} bytes", self.max_body_bytes)));
+                }
+                Err(error) => return Err(SendFail::Lost(error.to_string())),
+            };
+            let headers = parts.headers.iter().filter(|(name, _)| crate::policy::response_header_allowed(name.as_str()));
+            let headers = headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))).collect();
+            Ok(Exchange { status: parts.status.as_u16(), headers, body })
+        };
+        let outcome = outcome.await;
+        connection.abort();
+        outcome
+    }
+}
+
+/// Takes credentials out of an answer that echoes them.
+fn scrub(mut exchange: Exchange, secrets: &[String]) -> Exchange {
+    const MARK: &[u8] = b"[removed]";
+    for secret in secrets.iter().filter(|secret| secret.len() >= 4) {
+        let secret = secret.as_bytes();
+        while let Some(at) = exchange.body.windows(secret.len()).position(|window| window == secret) {
+            exchange.body.splice(at..at + secret.len(), MARK.iter().copied());
+        }
+        let text = String::from_utf8_lossy(secret);
+        for (_, value) in &mut exchange.headers {
+            *value = value.replace(text.as_ref(), "[removed]");
+        }
+    }
+    exchange
+}
+
+fn tls(alias: &str, config: &EndpointConfig) -> Result<Arc<rustls::ClientConfig>, BindingError> {
+    let mut roots = rustls::RootCertStore::empty();
+    match &config.ca_file {
+        Some(file) => {
+            let pem = std::fs::read(file).map_err(|source| BindingError::File { alias: alias.into(), file: file.clone(), source })?;
+            let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
+            if roots.add_parsable_certificates(certificates).0 == 0 {
+                return Err(BindingError::Certificates { alias: alias.into(), file: file.clone() });
+            }
+        }
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|source| BindingError::Tls { alias: alias.into(), source })?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
