@@ -8,6 +8,7 @@ pub mod config;
 pub mod engine;
 pub mod entry;
 pub mod ids;
+pub mod manifest;
 pub mod plan;
 pub mod release;
 pub mod spec;

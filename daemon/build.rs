@@ -1,0 +1,76 @@
+//! Compiles the guests that the binary carries: the built-in plugins, and the demo's bundles. In a target directory of
+//! their own, so that the inner cargo never waits for the outer one's lock.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+
+const TARGET: &str = "wasm32-wasip2";
+/// Package, and the variable that tells the crate where its component is.
+const GUESTS: [(&str, &str); 5] = [
+    ("holdfast-plugin-edge", "HOLDFAST_GUEST_PLUGIN_EDGE"),
+    ("holdfast-bundle-shop-1-0", "HOLDFAST_GUEST_SHOP_1_0"),
+    ("holdfast-bundle-shop-1-1", "HOLDFAST_GUEST_SHOP_1_1"),
+    ("holdfast-bundle-shop-1-2", "HOLDFAST_GUEST_SHOP_1_2"),
+    ("holdfast-bundle-shop-1-3", "HOLDFAST_GUEST_SHOP_1_3"),
+];
+const SOURCES: [&str; 4] = ["plugins/edge", "sdk/rust", "sdk/wit", "examples/bundles"];
+
+fn main() {
+    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("..");
+    for source in SOURCES {
+        println!("cargo:rerun-if-changed={}", root.join(source).display());
+    }
+    println!("cargo:rerun-if-changed=build.rs");
+    let rustc = variable("RUSTC");
+    if !has_target(&rustc) {
+        add_target(&rustc);
+    }
+    let target_dir = PathBuf::from(variable("OUT_DIR")).join("guests");
+    let mut cargo = Command::new(variable("CARGO"));
+    cargo.current_dir(&root).args(["build", "--profile", "guest", "--target", TARGET, "--target-dir"]).arg(&target_dir);
+    for (package, _) in GUESTS {
+        cargo.args(["--package", package]);
+    }
+    // What the outer build was told about the host's compiler is wrong for the guests.
+    for (name, _) in env::vars() {
+        let outer = name.starts_with("CARGO_PROFILE") || name.starts_with("CARGO_ENCODED") || name.starts_with("CARGO_FEATURE_");
+        let named = ["RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_INCREMENTAL", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
+        if outer || named.contains(&name.as_str()) {
+            cargo.env_remove(name);
+        }
+    }
+    match cargo.status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => fail(&format!("compiling the guests ended with {status}; its messages are above")),
+        Err(error) => fail(&format!("cargo cannot be run: {error}")),
+    }
+    for (package, variable) in GUESTS {
+        let file = target_dir.join(TARGET).join("guest").join(format!("{}.wasm", package.replace('-', "_")));
+        println!("cargo:rustc-env={variable}={}", file.display());
+    }
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| fail(&format!("cargo did not set {name}")))
+}
+
+fn has_target(rustc: &str) -> bool {
+    let output = Command::new(rustc).args(["--print", "sysroot"]).output();
+    output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("lib/rustlib").join(TARGET).is_dir())
+}
+
+/// On some machines rustup does not look at `targets` in rust-toolchain.toml.
+fn add_target(rustc: &str) {
+    println!("cargo:warning=adding the compile target {TARGET} by rustup");
+    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+    if !added.is_ok_and(|status| status.success()) || !has_target(rustc) {
+        fail(&format!("the compile target {TARGET} is missing and rustup could not add it; run `rustup target add {TARGET}` and build again"));
+    }
+}
+
+fn fail(message: &str) -> ! {
+    eprintln!("error: {message}");
+    println!("cargo:warning={message}");
+    exit(1)
+}

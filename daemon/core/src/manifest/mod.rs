@@ -1,0 +1,20 @@
+//! Manifests: from the bytes of a revision's files to what they mean, with every problem at its place.
+//!
+//! A problem is somebody's afternoon: it says what, where and what to do, and it never hides another. One bad workload
+//! becomes *unknown* and the others go on; while any file does not parse, nothing is taken for absent.
+
+mod assemble;
+mod decode;
+mod fields;
+pub mod fill;
+mod problem;
+mod quantity;
+pub mod yaml;
+
+pub use assemble::{ConfigFiles, Desired, FileProblem, assemble};
+pub use decode::{Document, ParsedFile, parse_file};
+pub use fields::{operator_problem, schema};
+pub use problem::{Problem, Severity, render};
+pub use quantity::{human_ms, parse_duration_ms, parse_percent};
+
+pub const API_VERSION: &str = "holdfast.dev/v1alpha1";
