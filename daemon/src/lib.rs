@@ -1,1 +1,9 @@
-//! To be written.
+//! The `holdfast` program: adapters to the world, the shell that drives the engine, the API, the command line, the demo.
+
+pub mod adapters;
+pub mod api;
+pub mod builtin;
+pub mod cli;
+pub mod demo;
+pub mod operator;
+pub mod shell;

@@ -14,3 +14,4 @@ pub mod release;
 pub mod spec;
 pub mod state;
 pub mod target;
+pub mod view;

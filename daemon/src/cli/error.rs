@@ -1,0 +1,87 @@
+//! Errors as people see them: `error:`, `caused by:`, `hint:`, and an exit code by kind.
+
+use crate::api::ClientError;
+use crate::operator::OperatorError;
+use crate::shell::ShellError;
+use holdfast_core::manifest::render;
+use holdfast_ledger::LedgerError;
+use std::error::Error;
+use std::process::ExitCode;
+
+/// Something is wrong with what was given.
+pub const USAGE: u8 = 2;
+/// It ran, and the answer is no: problems found, verification failed, rolled back.
+pub const NEGATIVE: u8 = 1;
+/// Something outside failed.
+pub const TROUBLE: u8 = 3;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    #[error(transparent)]
+    Shell(#[from] ShellError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    EdgeNode(#[from] holdfast_edge_node::EdgeNodeError),
+    #[error(transparent)]
+    Git(#[from] crate::adapters::git::GitError),
+    #[error("{what}")]
+    Io { what: String, source: std::io::Error },
+    #[error("{message}")]
+    Usage { message: String, hint: String },
+}
+
+impl CliError {
+    pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: hint.into() }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            CliError::Operator(OperatorError::Read { .. }) => Some("`holdfast init REPOSITORY` writes one; --config names another".into()),
+            CliError::Client(ClientError::NotRunning { .. }) => Some("`holdfast run` starts the daemon; --config says which one is meant".into()),
+            CliError::Ledger(LedgerError::Locked(_)) | CliError::Shell(ShellError::Ledger(LedgerError::Locked(_))) => {
+                Some("only one daemon may use a ledger; stop the other one first".into())
+            }
+            CliError::Usage { hint, .. } if !hint.is_empty() => Some(hint.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn report(&self) -> ExitCode {
+        if let CliError::Operator(OperatorError::Invalid(_, problems, text)) | CliError::Shell(ShellError::Operator(OperatorError::Invalid(_, problems, text))) = self {
+            for problem in problems {
+                eprint!("{}", render(problem, Some(text)));
+            }
+            return ExitCode::from(USAGE);
+        }
+        eprintln!("error: {self}");
+        let mut last = self.to_string();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // A transparent variant repeats its source.
+            if text != last {
+                eprintln!("caused by: {text}");
+            }
+            last = text;
+            source = cause.source();
+        }
+        if let Some(hint) = self.hint() {
+            eprintln!("hint: {hint}");
+        }
+        ExitCode::from(match self {
+            CliError::Operator(_) | CliError::Usage { .. } => USAGE,
+            CliError::Client(ClientError::Refused(_)) => NEGATIVE,
+            _ => TROUBLE,
+        })
+    }
+}

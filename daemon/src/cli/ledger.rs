@@ -1,0 +1,189 @@
+//! `ledger`: the log as it is, and whether it is whole. Works on a live daemon's directory and on a copy alike.
+
+use super::error::{CliError, NEGATIVE};
+use super::show::{Out, Tone};
+use crate::operator;
+use holdfast_core::entry::{Body, Entry};
+use holdfast_core::ids::deploy_id;
+use holdfast_ledger::disk::RealDisk;
+use holdfast_ledger::{Ledger, verify};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(clap::Subcommand)]
+pub enum LedgerCommand {
+    /// List entries, newest last
+    Log {
+        /// How many
+        #[arg(long, short, default_value_t = 40)]
+        n: u64,
+        /// Only entries below this number
+        #[arg(long)]
+        before: Option<u64>,
+        /// Only of this kind
+        #[arg(long)]
+        kind: Option<String>,
+        /// Only about this workload
+        #[arg(long)]
+        workload: Option<String>,
+        /// A copy of a ledger, instead of the configured one
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Show one entry, whole
+    Show {
+        seq: u64,
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Check every frame, root, entry and blob, offline; nothing is cut or repaired
+    Verify {
+        /// Directory of a ledger; default: the configured one
+        dir: Option<PathBuf>,
+    },
+}
+
+pub fn ledger_dir(config: &Path, dir: Option<&Path>) -> Result<PathBuf, CliError> {
+    match dir {
+        Some(dir) => Ok(dir.to_owned()),
+        None => Ok(operator::load(config)?.ledger_dir()),
+    }
+}
+
+pub fn run(config: &Path, command: &LedgerCommand, out: &Out) -> Result<ExitCode, CliError> {
+    match command {
+        LedgerCommand::Log { n, before, kind, workload, dir } => log(&ledger_dir(config, dir.as_deref())?, *n, *before, kind.as_deref(), workload.as_deref(), out),
+        LedgerCommand::Show { seq, dir } => show(&ledger_dir(config, dir.as_deref())?, *seq, out),
+        LedgerCommand::Verify { dir } => verify_dir(&ledger_dir(config, dir.as_deref())?, out),
+    }
+}
+
+fn log(dir: &Path, n: u64, before: Option<u64>, kind: Option<&str>, workload: Option<&str>, out: &Out) -> Result<ExitCode, CliError> {
+    if let Some(kind) = kind.filter(|kind| !Body::KINDS.contains(kind)) {
+        return Err(CliError::usage(format!("there is no kind {kind:?}"), format!("there are {}", Body::KINDS.join(", "))));
+    }
+    let ledger = Ledger::open_read_only(dir)?.ledger;
+    let size = ledger.size();
+    let mut end = before.unwrap_or(size).min(size);
+    let mut found: Vec<Entry> = Vec::new();
+    while end > 0 && (found.len() as u64) < n {
+        let start = end.saturating_sub(1_000);
+        let mut entries = ledger.entries(start, end)?;
+        entries.reverse();
+        let wanted = entries.into_iter().filter(|entry| kind.is_none_or(|kind| entry.body.kind() == kind)).filter(|entry| {
+            workload.is_none_or(|wanted| entry.on.workload.as_ref().is_some_and(|id| id.as_str() == wanted || id.name() == wanted))
+        });
+        found.extend(wanted);
+        end = start;
+    }
+    found.truncate(n as usize);
+    found.reverse();
+    if out.is_json {
+        out.json(&json!({ "as_of": size, "entries": found }));
+    } else if found.is_empty() {
+        out.line(&format!("no such entries (as of {size})"));
+    } else {
+        let epoch = ledger.epoch();
+        let rows: Vec<Vec<String>> = found.iter().map(|entry| row(entry, epoch)).collect();
+        out.table(&["SEQ", "WALL", "KIND", "ON", "WHAT"], &rows);
+        out.line(&out.paint(Tone::Dim, &format!("as of {size}")));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(entry: &Entry, epoch: u64) -> Vec<String> {
+    let on: Vec<String> = [
+        entry.on.workload.as_ref().map(|id| id.name().to_owned()),
+        entry.on.target.clone().map(|target| format!("@{target}")),
+        entry.on.attempt.map(|attempt| deploy_id(epoch, attempt)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    vec![entry.seq.to_string(), entry.wall.clone(), entry.body.kind().to_owned(), on.join(" "), what(&entry.body)]
+}
+
+/// One line for people.
+pub fn what(body: &Body) -> String {
+    use holdfast_core::entry::{AttemptChange, SpecObject};
+    let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let name = |value: &dyn erased::Named| value.named();
+    match body {
+        Body::Term(term) => format!("{} begins after {} entries{}", term.binary, term.previous_size, if term.clean { "" } else { ", not cleanly" }),
+        Body::Source(source) => format!("{} {}{}", &source.new[..12.min(source.new.len())], source.summary, if source.adopted { "" } else { " (rewritten: not taken)" }),
+        Body::Spec(spec) => match &spec.object {
+            SpecObject::Workload { presence, .. } => format!("workload {}", name(presence)),
+            SpecObject::Target { presence, .. } => format!("target {}", name(presence)),
+        },
+        Body::Pin(pin) => format!("{} is {}", pin.reference, pin.digest),
+        Body::TagMoved(moved) => format!("{} points at {} now; {} stays pinned", moved.reference, moved.seen.short(), moved.pinned.short()),
+        Body::Rollout(change) => format!("{} release {} {} {}", name(&change.to), change.release.short(), change.reason, change.message),
+        Body::Attempt(change) => match change {
+            AttemptChange::Began { release, generation, .. } => format!("began: generation {generation} of release {}", release.short()),
+            AttemptChange::Phase { to, message, .. } => format!("{}: {message}", name(to)),
+            AttemptChange::Reached { weight } => format!("{}% read back", holdfast_core::plan::unit::percent(*weight)),
+            AttemptChange::Passed { weight } => format!("{}% passed", holdfast_core::plan::unit::percent(*weight)),
+            AttemptChange::Undo { reason, message, .. } => format!("turns back: {reason}: {message}"),
+            AttemptChange::Ended { outcome, reason, message } => format!("ended {}: {reason}: {message}", name(outcome)),
+            AttemptChange::Fingerprint { fingerprint } => format!("fingerprint {fingerprint}"),
+        },
+        Body::Intent(intent) => word(json!(serde_json::to_value(&intent.verb).unwrap_or_default().to_string())),
+        Body::Result(outcome) => match outcome.class {
+            None => format!("of {}: done ({})", outcome.intent, outcome.sent.join(", ")),
+            Some(class) => format!("of {}: {}: {}", outcome.intent, class.as_str(), outcome.message),
+        },
+        Body::Verdict(verdict) => format!("{} {}: {}", verdict.about, name(&verdict.outcome), verdict.message),
+        Body::Quarantine(quarantine) => format!("{} release {}: {}", name(&quarantine.action), quarantine.release.short(), quarantine.message),
+        Body::Command(command) => format!("{} {}", command.verb.name(), command.reason),
+        Body::Target(change) => serde_json::to_string(change).unwrap_or_default(),
+        Body::Plugin(plugin) => format!("{} {}", plugin.name, plugin.digest),
+        Body::Clock(_) => String::new(),
+    }
+}
+
+mod erased {
+    //! Names of enum values as the ledger spells them.
+    pub trait Named {
+        fn named(&self) -> String;
+    }
+    impl<T: serde::Serialize> Named for T {
+        fn named(&self) -> String {
+            serde_json::to_value(self).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+        }
+    }
+}
+
+fn show(dir: &Path, seq: u64, out: &Out) -> Result<ExitCode, CliError> {
+    let ledger = Ledger::open_read_only(dir)?.ledger;
+    let entry = ledger.entries(seq, seq + 1)?.pop();
+    match entry {
+        Some(entry) => {
+            out.json(&serde_json::to_value(entry).unwrap_or_default());
+            Ok(ExitCode::SUCCESS)
+        }
+        None => Err(CliError::usage(format!("there is no entry {seq}"), format!("the ledger has {} entries, from 0", ledger.size()))),
+    }
+}
+
+fn verify_dir(dir: &Path, out: &Out) -> Result<ExitCode, CliError> {
+    if !dir.is_dir() {
+        return Err(CliError::usage(format!("{} is no directory", dir.display()), "name a ledger's directory: the one with `log` in it"));
+    }
+    let report = verify::verify(&RealDisk::existing(dir)).map_err(|source| CliError::io(format!("{} cannot be read", dir.display()), source))?;
+    if out.is_json {
+        out.json(&serde_json::to_value(&report).unwrap_or_default());
+    } else {
+        for finding in &report.findings {
+            let offset = finding.offset.map(|offset| format!(" at byte {offset}")).unwrap_or_default();
+            out.line(&out.paint(Tone::Bad, &format!("{}: {} ({}{offset})", finding.code, finding.message, finding.file)));
+        }
+        if report.ok {
+            let text = format!("ok: {} entries, root {}, {} blobs, {} snapshots, head at {}", report.entries, report.root, report.blobs, report.snapshots, report.head);
+            out.line(&out.paint(Tone::Good, &text));
+        } else {
+            out.line(&format!("{} entries are provable, with root {}", report.entries, report.root));
+        }
+    }
+    Ok(ExitCode::from(if report.ok { 0 } else { NEGATIVE }))
+}

@@ -1,0 +1,120 @@
+//! `run` and `edge-node`: the programs that stay.
+
+use super::error::CliError;
+use holdfast_edge_node::EdgeNodeConfig;
+use holdfast_registry::{Registries, RegistryConfig};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tracing_subscriber::EnvFilter;
+
+#[derive(clap::Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(clap::Args)]
+pub struct LogArgs {
+    /// How log lines look
+    #[arg(long, value_enum, default_value = "human")]
+    log_format: LogFormat,
+    /// What is logged, as in info or holdfast=debug
+    #[arg(long, default_value = "info", env = "HOLDFAST_LOG")]
+    log: String,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(clap::Args)]
+pub struct EdgeNodeArgs {
+    /// What the site keeps: state, journal, bundles
+    #[arg(long)]
+    dir: PathBuf,
+    /// Where the management API listens
+    #[arg(long, default_value = "127.0.0.1:7601")]
+    api: SocketAddr,
+    /// File with the management API's bearer token
+    #[arg(long)]
+    token_file: PathBuf,
+    /// Where the site serves
+    #[arg(long, default_value = "127.0.0.1:7600")]
+    listen: SocketAddr,
+    /// Address on which each generation gets a port of its own
+    #[arg(long, default_value = "127.0.0.1")]
+    instance_ip: IpAddr,
+    /// YAML file with the registries that bundles are pulled from, as under `registries` in holdfast.yaml
+    #[arg(long)]
+    registries: PathBuf,
+    /// Largest bundle
+    #[arg(long, default_value_t = 256)]
+    bundle_max_mib: u64,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+fn start_log(args: &LogArgs) -> Result<(), CliError> {
+    let filter = EnvFilter::try_new(&args.log).map_err(|error| CliError::usage(format!("--log {:?}: {error}", args.log), "as in info, debug, or holdfast=debug"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Human => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| CliError::io("the runtime cannot be started", source))
+}
+
+pub fn daemon(config: &Path, args: &RunArgs) -> Result<ExitCode, CliError> {
+    start_log(&args.log)?;
+    let operator = crate::operator::load(config)?;
+    let bytes = std::fs::read(config).map_err(|source| CliError::io(format!("{} cannot be read", config.display()), source))?;
+    std::fs::create_dir_all(&operator.data).map_err(|source| CliError::io(format!("{} cannot be made", operator.data.display()), source))?;
+    runtime()?.block_on(crate::shell::run(operator, &bytes, notify_systemd))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// sd_notify(3): one datagram, if somebody waits for it.
+fn notify_systemd() {
+    tracing::info!("ready");
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let socket = std::os::unix::net::UnixDatagram::unbound();
+    if let Err(error) = socket.and_then(|socket| socket.send_to(b"READY=1", path)) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "systemd was not told that the daemon is ready");
+    }
+}
+
+pub fn edge_node(args: &EdgeNodeArgs) -> Result<ExitCode, CliError> {
+    start_log(&args.log)?;
+    let text = std::fs::read_to_string(&args.registries).map_err(|source| CliError::io(format!("{} cannot be read", args.registries.display()), source))?;
+    let configs: Vec<RegistryConfig> = serde_yaml::from_str(&text).map_err(|error| CliError::usage(format!("{}: {error}", args.registries.display()), "a list, as under `registries` in holdfast.yaml"))?;
+    let registries = Registries::new(&configs).map_err(crate::shell::ShellError::from)?;
+    let config = EdgeNodeConfig {
+        dir: args.dir.clone(),
+        api: args.api,
+        token_file: args.token_file.clone(),
+        listen: args.listen,
+        instance_ip: args.instance_ip,
+        bundle_max_bytes: args.bundle_max_mib << 20,
+    };
+    runtime()?.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let fail = |source| CliError::io("signals cannot be handled", source);
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()).map_err(fail)?, signal(SignalKind::interrupt()).map_err(fail)?);
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        holdfast_edge_node::run(config, Arc::new(registries), stop).await.map_err(CliError::from)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

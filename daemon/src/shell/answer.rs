@@ -1,0 +1,86 @@
+//! Questions that blobs and the index can answer.
+
+use super::{Event, World};
+use crate::api::FindBy;
+use holdfast_core::engine::Input;
+use holdfast_core::ids::Digest;
+use holdfast_core::target::PlatformImage;
+use holdfast_ledger::index::{By, Index};
+use holdfast_ledger::{LedgerError, Reader};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Blobs of the ledger, for tasks beside the loop.
+#[derive(Clone)]
+pub(crate) struct Blobs(Reader);
+
+impl Blobs {
+    pub fn new(reader: Reader) -> Self {
+        Self(reader)
+    }
+
+    pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, LedgerError> {
+        self.0.blob(digest)
+    }
+
+    pub fn images(&self, digest: &Digest) -> Result<Vec<PlatformImage>, String> {
+        let bytes = self.get(digest).map_err(|error| error.to_string())?;
+        serde_json::from_slice(&bytes).map_err(|error| format!("the images blob {digest} is not what it should be: {error}"))
+    }
+}
+
+/// Every digest by which a target may name an artifact with these images.
+pub(crate) fn accepted(images: &[PlatformImage]) -> BTreeSet<Digest> {
+    let all = images.iter().flat_map(|image| [&image.manifest, &image.config].into_iter().chain(image.blobs.iter().map(|blob| &blob.digest)));
+    all.filter_map(|digest| digest.parse().ok()).collect()
+}
+
+pub(super) fn load_images(world: &World, blob: Digest) {
+    let world = world.clone();
+    tokio::task::spawn_blocking(move || match world.blobs.images(&blob) {
+        Ok(images) => {
+            let accepted = accepted(&images);
+            let _ = world.events.send(Event::Input(Input::Images { blob, accepted }));
+        }
+        Err(message) => tracing::error!(blob = blob.as_str(), message, "the digests of a pin cannot be loaded"),
+    });
+}
+
+#[allow(clippy::too_many_arguments, reason = "one query, whole")]
+pub(super) async fn find(
+    index: Arc<tokio::sync::Mutex<Option<Index>>>,
+    reader: Reader,
+    dir: PathBuf,
+    epoch: u64,
+    by: FindBy,
+    key: String,
+    before: Option<u64>,
+    limit: usize,
+) -> Result<Value, String> {
+    let mut slot = index.lock_owned().await;
+    let found = tokio::task::spawn_blocking(move || -> Result<Value, String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        if slot.is_none() {
+            *slot = Some(Index::open(&dir, epoch).map_err(|error| text(&error))?);
+        }
+        let Some(index) = slot.as_mut() else { return Err("no index".into()) };
+        index.catch_up(&reader).map_err(|error| text(&error))?;
+        let by = match by {
+            FindBy::Kind => By::Kind,
+            FindBy::Workload => By::Workload,
+            FindBy::Target => By::Target,
+            FindBy::Commit => By::Commit,
+            FindBy::Digest => By::Digest,
+            FindBy::Reference => By::Reference,
+            FindBy::Deploy => By::Deploy,
+            FindBy::Release => By::Release,
+        };
+        let page = index.find(by, &key, before, limit.clamp(1, 10_000)).map_err(|error| text(&error))?;
+        let entries: Result<Vec<_>, _> = page.seqs.iter().map(|seq| reader.entry(*seq)).collect();
+        let entries = entries.map_err(|error| text(&error))?;
+        Ok(json!({ "as_of": page.as_of, "entries": entries }))
+    });
+    found.await.map_err(|error| error.to_string())?
+}

@@ -1,0 +1,369 @@
+//! The shell: carries inputs to the engine and its outputs to the world. One attempt for each thing, and no choices.
+
+mod answer;
+mod calls;
+mod plugins;
+mod source;
+
+pub use plugins::{PluginSet, PluginsError};
+pub use source::load_desired;
+
+/// Unix milliseconds.
+pub fn unix_ms() -> u64 {
+    wall_ms()
+}
+
+use crate::api::{ApiRequest, Query};
+use crate::operator::{Operator, OperatorError};
+use answer::Blobs;
+use holdfast_core::engine::{Engine, Input, Now, Output};
+use holdfast_core::entry::{Body, Entry, Term};
+use holdfast_core::ids::{Digest, Millis, deploy_id, hex};
+use holdfast_core::plan::{Ask, PLANNER_VERSION};
+use holdfast_ledger::{Batch, Ledger, LedgerError, Reader, Writer};
+use holdfast_registry::Registries;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// A snapshot is written after so many entries, and at every clean stop.
+const SNAPSHOT_ENTRIES: u64 = 5_000;
+/// Calls at once on one target; a hung one stalls only its own.
+const CALLS_PER_TARGET: usize = 4;
+const STOP_WAITS: Duration = Duration::from_secs(20);
+
+/// Everything that can wake the daemon.
+pub enum Event {
+    Input(Input),
+    Api(ApiRequest, oneshot::Sender<Result<serde_json::Value, String>>),
+    /// Look at Git now.
+    Poke,
+    /// The ledger cannot be written.
+    LedgerFailed(String),
+    Stop,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ShellError {
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Plugins(#[from] PluginsError),
+    #[error(transparent)]
+    Registry(#[from] holdfast_registry::ConfigError),
+    #[error(transparent)]
+    Git(#[from] crate::adapters::git::GitError),
+    #[error("the socket {} cannot be used", path.display())]
+    Socket { path: PathBuf, source: std::io::Error },
+    #[error("{what} cannot be started")]
+    Start { what: &'static str, source: std::io::Error },
+    #[error("the ledger stopped: {0}; nothing more was done. The daemon goes on from the ledger when it is started again")]
+    LedgerStopped(String),
+    #[error("LEDGER_LOSS: entries from {0} on are damaged although they were acknowledged; `holdfast ledger verify` says more")]
+    Loss(u64),
+}
+
+/// What tasks beside the loop need.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub events: mpsc::UnboundedSender<Event>,
+    pub plugins: Arc<PluginSet>,
+    pub registries: Arc<Registries>,
+    pub blobs: Blobs,
+    pub owner: String,
+    pub call_deadline: Duration,
+    pub targets: Arc<std::sync::Mutex<BTreeMap<String, Arc<Semaphore>>>>,
+}
+
+struct Shell {
+    engine: Engine,
+    writer: Writer,
+    world: World,
+    waiting_replies: BTreeMap<u64, oneshot::Sender<Result<serde_json::Value, String>>>,
+    next_token: u64,
+    clock: LedgerClock,
+    snapshot_at: u64,
+    stopping: bool,
+    in_flight: usize,
+    index: Arc<tokio::sync::Mutex<Option<holdfast_ledger::index::Index>>>,
+    reader: Reader,
+    poke: mpsc::Sender<()>,
+}
+
+/// Ledger time goes on from the last entry and stands still while the daemon is down.
+struct LedgerClock {
+    base: Millis,
+    begun: Instant,
+}
+
+impl LedgerClock {
+    #[allow(clippy::disallowed_methods, reason = "the Clock adapter")]
+    fn start(base: Millis) -> Self {
+        Self { base, begun: Instant::now() }
+    }
+    fn t(&self) -> Millis {
+        self.base + self.begun.elapsed().as_millis() as u64
+    }
+    fn now(&self) -> Now {
+        Now { t: self.t(), wall_ms: wall_ms() }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the Clock adapter")]
+pub(crate) fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+/// 8 of a-z0-9, made once for a ledger.
+fn new_owner(seed: &[u8]) -> String {
+    let digest = Digest::of(seed);
+    digest.hex()[..8].to_owned()
+}
+
+/// Runs the daemon until it is told to stop or cannot go on.
+pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) -> Result<(), ShellError> {
+    let dir = operator.ledger_dir();
+    let opened = Ledger::open(&dir)?;
+    if let Some(loss) = &opened.boot.loss {
+        tracing::error!(first_damaged = loss.first_damaged, file = loss.file, what = loss.what, "LEDGER_LOSS");
+        return Err(ShellError::Loss(loss.first_damaged));
+    }
+    if opened.boot.tail_bytes > 0 {
+        tracing::warn!(tail_bytes = opened.boot.tail_bytes, "an unacknowledged tail of the ledger was cut");
+    }
+    let (state, mut ledger) = (opened.state, opened.ledger);
+    let plugins = Arc::new(PluginSet::load(&operator)?);
+    let registries = Arc::new(Registries::new(&operator.registries)?);
+    let reader = ledger.reader(&dir);
+    let previous_root = hex(&ledger.root());
+    ledger.write_head()?;
+    let clean = state.size > 0 && opened.snapshot_size == Some(state.size);
+    let owner = if state.owner.is_empty() { new_owner(format!("{}{}{}", wall_ms(), std::process::id(), dir.display()).as_bytes()) } else { state.owner.clone() };
+    let term = Term {
+        binary: env!("CARGO_PKG_VERSION").into(),
+        planner: PLANNER_VERSION,
+        config: Digest::of(config_bytes),
+        previous_size: state.size,
+        previous_root,
+        clean,
+        epoch: opened.boot.epoch,
+        owner: owner.clone(),
+    };
+    let (events, inbox) = mpsc::unbounded_channel();
+    let socket = operator.socket();
+    let api = crate::api::serve(&socket, events.clone()).map_err(|source| ShellError::Socket { path: socket.clone(), source })?;
+    let world = World {
+        events: events.clone(),
+        plugins: plugins.clone(),
+        registries,
+        blobs: Blobs::new(reader.clone()),
+        owner,
+        call_deadline: Duration::from_millis(operator.limits.call_deadline_ms.clamp(100, 600_000)),
+        targets: Arc::default(),
+    };
+    let engine = Engine::new(operator.engine_config(plugins.digests())?, state);
+    let clock = LedgerClock::start(engine.state().t);
+    let snapshot_at = engine.state().size + SNAPSHOT_ENTRIES;
+    let (poke, pokes) = mpsc::channel(1);
+    let writer = Writer::spawn(ledger).map_err(|source| ShellError::Start { what: "the ledger's writer", source })?;
+    let mut shell = Shell {
+        engine,
+        writer,
+        world,
+        waiting_replies: BTreeMap::new(),
+        next_token: 1,
+        clock,
+        snapshot_at,
+        stopping: false,
+        in_flight: 0,
+        index: Arc::default(),
+        reader,
+        poke,
+    };
+    shell.input(Input::Boot(term));
+    let known = shell.engine.state().source.as_ref().map(|head| head.commit.clone());
+    let source = source::spawn(&operator, known, events.clone(), pokes)?;
+    let signals = stop_on_signal(events)?;
+    ready();
+    let outcome = shell.run(inbox).await;
+    signals.abort();
+    source.abort();
+    api.abort();
+    let _ = std::fs::remove_file(&socket);
+    let state = shell.engine.state().clone();
+    if outcome.is_ok() {
+        shell.writer.snapshot(state);
+    }
+    shell.writer.close();
+    outcome
+}
+
+fn stop_on_signal(events: mpsc::UnboundedSender<Event>) -> Result<tokio::task::JoinHandle<()>, ShellError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let start = |kind| signal(kind).map_err(|source| ShellError::Start { what: "signal handling", source });
+    let (mut terminate, mut interrupt) = (start(SignalKind::terminate())?, start(SignalKind::interrupt())?);
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = events.send(Event::Stop);
+    }))
+}
+
+impl Shell {
+    async fn run(&mut self, mut inbox: mpsc::UnboundedReceiver<Event>) -> Result<(), ShellError> {
+        let mut deadline: Option<tokio::time::Instant> = None;
+        loop {
+            if self.stopping && self.in_flight == 0 && self.engine.durable() >= self.engine.state().size {
+                return Ok(());
+            }
+            let sleep = self.engine.next_wake().map_or(Duration::from_secs(3600), |t| Duration::from_millis(t.saturating_sub(self.clock.t()).max(1)));
+            let stop_at = deadline.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600));
+            // Cancel-safe: receiving takes an event only when this arm is the one that completes.
+            tokio::select! {
+                event = inbox.recv() => match event {
+                    Some(Event::Stop) => {
+                        tracing::info!("stopping: no new effects; calls in flight may end");
+                        self.stopping = true;
+                        deadline = Some(tokio::time::Instant::now() + STOP_WAITS);
+                    }
+                    Some(Event::LedgerFailed(message)) => return Err(ShellError::LedgerStopped(message)),
+                    Some(event) => self.take(event),
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep(sleep) => self.input(Input::Tick),
+                () = tokio::time::sleep_until(stop_at), if deadline.is_some() => {
+                    tracing::warn!(in_flight = self.in_flight, "calls did not end in time; the next start takes them up again");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Input(input) => {
+                if matches!(input, Input::Called { .. }) {
+                    self.in_flight = self.in_flight.saturating_sub(1);
+                }
+                self.input(input);
+            }
+            Event::Api(request, reply) => self.api(request, reply),
+            Event::Poke => {
+                // A poke that is already waiting is enough.
+                let _ = self.poke.try_send(());
+            }
+            Event::LedgerFailed(_) | Event::Stop => {}
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let outputs = self.engine.handle(self.clock.now(), input);
+        for output in outputs {
+            self.carry(output);
+        }
+        if self.engine.state().size >= self.snapshot_at {
+            self.snapshot_at = self.engine.state().size + SNAPSHOT_ENTRIES;
+            self.writer.snapshot(self.engine.state().clone());
+        }
+    }
+
+    fn carry(&mut self, output: Output) {
+        match output {
+            Output::Append { entries, blobs } => self.append(entries, blobs),
+            Output::Ask(ask) => {
+                if !self.stopping || matches!(ask, Ask::Observe { .. }) {
+                    calls::ask(&self.world, &self.engine, ask);
+                }
+            }
+            Output::LoadImages { blob } => answer::load_images(&self.world, blob),
+            Output::Call(call) => {
+                // Its intent is open in the ledger: the next start issues it again.
+                if !self.stopping {
+                    self.in_flight += 1;
+                    calls::call(&self.world, &self.engine, call);
+                }
+            }
+            Output::Reply { token, reply } => {
+                if let Some(sender) = self.waiting_replies.remove(&token) {
+                    let reply = match reply {
+                        Ok(reply) => Ok(serde_json::to_value(reply).unwrap_or_default()),
+                        Err(refusal) => Err(refusal.message),
+                    };
+                    // Whoever asked may have gone away; the command stands.
+                    let _ = sender.send(reply);
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>) {
+        for entry in &entries {
+            say(entry, self.engine.state().epoch);
+        }
+        let events = self.world.events.clone();
+        self.writer.submit(Batch { entries, blobs }, move |outcome| {
+            let event = match outcome {
+                Ok(committed) => Event::Input(Input::Durable { size: committed.size }),
+                Err(error) => {
+                    let source = std::error::Error::source(&*error).map(|source| format!(": {source}")).unwrap_or_default();
+                    Event::LedgerFailed(format!("{error}{source}"))
+                }
+            };
+            let _ = events.send(event);
+        });
+    }
+
+    fn api(&mut self, request: ApiRequest, reply: oneshot::Sender<Result<serde_json::Value, String>>) {
+        match request.query {
+            Query::Status => {
+                let view = holdfast_core::view::status(&self.engine);
+                let _ = reply.send(serde_json::to_value(view).map_err(|error| error.to_string()));
+            }
+            Query::Sync => {
+                let _ = self.poke.try_send(());
+                let _ = reply.send(Ok(serde_json::json!({ "message": "looking at Git now" })));
+            }
+            Query::Find { by, key, before, limit } => {
+                let (index, reader, dir) = (self.index.clone(), self.reader.clone(), self.reader.dir().join("index"));
+                let epoch = self.engine.state().epoch;
+                tokio::spawn(async move { drop(reply.send(answer::find(index, reader, dir, epoch, by, key, before, limit).await)) });
+            }
+            Query::Command(command) => {
+                let token = self.next_token;
+                self.next_token += 1;
+                self.waiting_replies.insert(token, reply);
+                self.input(Input::Command { token, request: command });
+            }
+        }
+    }
+}
+
+/// The log: info when something changed, error when a person must act. Each line that concerns a deploy names it.
+fn say(entry: &Entry, epoch: u64) {
+    let deploy = entry.on.attempt.map(|attempt| deploy_id(epoch, attempt)).unwrap_or_default();
+    let workload = entry.on.workload.as_ref().map(|id| id.as_str()).unwrap_or_default();
+    let target = entry.on.target.as_deref().unwrap_or_default();
+    let (seq, kind) = (entry.seq, entry.body.kind());
+    match &entry.body {
+        Body::Quarantine(q) => tracing::error!(seq, workload, target, deploy, release = q.release.short(), reason = q.reason, message = q.message, "quarantine"),
+        Body::Result(outcome) if outcome.class.is_some() => {
+            let class = outcome.class.map(|class| class.as_str()).unwrap_or_default();
+            tracing::warn!(seq, workload, target, deploy, class, message = outcome.message, "call failed; will retry or turn back");
+        }
+        Body::Attempt(change) => tracing::info!(seq, workload, target, deploy, change = %serde_json::to_value(change).unwrap_or_default(), "attempt"),
+        Body::Rollout(change) => {
+            let to = serde_json::to_value(change.to).unwrap_or_default();
+            tracing::info!(seq, workload, release = change.release.short(), %to, reason = change.reason, message = change.message, "rollout");
+        }
+        Body::Intent(intent) => tracing::info!(seq, workload, target, deploy, verb = intent.verb.name(), "intent"),
+        Body::TagMoved(moved) => tracing::warn!(seq, workload, reference = moved.reference, seen = moved.seen.as_str(), "tag moved; nothing is deployed"),
+        Body::Source(source) => tracing::info!(seq, commit = source.new, problems = source.problems.len(), adopted = source.adopted, "revision"),
+        _ => tracing::debug!(seq, kind, workload, target, deploy, "entry"),
+    }
+}
