@@ -40,6 +40,9 @@ enum Command {
     Run(run::RunArgs),
     /// Show the main job on embedded defaults: sites, daemon, commits, a bad release, a crash
     Demo(crate::demo::DemoArgs),
+    /// The demo's client
+    #[command(hide = true)]
+    DemoTraffic(crate::demo::TrafficArgs),
     /// Check manifests, or a holdfast.yaml: every problem at its place
     Validate {
         /// Directory, or file
@@ -108,13 +111,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// For the demo's client, which is a program of its own.
+pub(crate) fn exit_on_io(path: &std::path::Path, error: &std::io::Error) -> ExitCode {
+    eprintln!("error: {}: {error}", path.display());
+    ExitCode::from(error::TROUBLE)
+}
+
 fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     let out = show::Out::new(cli.json);
     let config = cli.config;
     match cli.command {
         Command::Init { repository } => commands::init(&config, &repository),
         Command::Run(args) => run::daemon(&config, &args),
-        Command::Demo(_) => Ok(ExitCode::SUCCESS),
+        Command::Demo(args) => Ok(crate::demo::run(&args, cli.json)),
+        Command::DemoTraffic(args) => Ok(crate::demo::traffic(&args)),
         Command::Validate { path } => manifests::validate(&path, &out),
         Command::Plan { path } => manifests::plan(&config, path.as_deref(), &out),
         Command::Status(args) => status::status(&config, &args, &out),

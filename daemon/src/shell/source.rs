@@ -54,7 +54,11 @@ pub(super) fn spawn(
 /// Wakes on changes of refs; what changed is looked up, not believed.
 fn watch(path: &Path, hint: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let git = if path.join(".git").is_dir() { path.join(".git") } else { path.to_owned() };
-    let mut watcher = notify::recommended_watcher(move |_| drop(hint.try_send(()))).ok()?;
+    let mut watcher = notify::recommended_watcher(move |_| {
+        // Full means that a look is coming anyway.
+        let _ = hint.try_send(());
+    })
+    .ok()?;
     let refs = watcher.watch(&git.join("refs"), RecursiveMode::Recursive);
     let packed = watcher.watch(&git, RecursiveMode::NonRecursive);
     if let Err(error) = refs.and(packed) {
