@@ -151,9 +151,8 @@ pub fn check(file: &Path, bytes: &[u8]) -> Result<Operator, Vec<Problem>> {
 pub fn load(file: &Path) -> Result<Operator, OperatorError> {
     let bytes = std::fs::read(file).map_err(|source| OperatorError::Read { file: file.to_owned(), source })?;
     let mut operator = check(file, &bytes).map_err(|problems| OperatorError::Invalid(file.to_owned(), problems, String::from_utf8_lossy(&bytes).into_owned()))?;
-    let base = file.parent().unwrap_or(Path::new(".")).to_owned();
-    let base = std::path::absolute(&base).unwrap_or(base);
-    operator.make_absolute(&base);
+    let absolute = std::path::absolute(file).map_err(|source| OperatorError::Read { file: file.to_owned(), source })?;
+    operator.make_absolute(absolute.parent().unwrap_or(Path::new("/")));
     Ok(operator)
 }
 

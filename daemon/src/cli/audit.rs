@@ -207,8 +207,13 @@ fn why(wanted: &str, deploys: &BTreeMap<u64, Deploy>, entries: &[Entry], size: u
     let Some((seq, deploy)) = seq.and_then(|seq| Some((seq, deploys.get(&seq)?))) else {
         return Err(CliError::usage(format!("there is no deploy {wanted:?}"), "a deploy id as in d1-42, or WORKLOAD@TARGET; `holdfast audit target` lists them"));
     };
+    let own: Vec<&Entry> = deploy.entries.iter().filter_map(|seq| entries.get(*seq as usize)).filter(|entry| !is_detail(entry)).collect();
     let mut chain = causes(&entries[seq as usize], entries);
-    chain.extend(deploy.entries.iter().filter_map(|seq| entries.get(*seq as usize)).filter(|entry| !is_detail(entry)));
+    for entry in own {
+        // What stopped it may have been decided elsewhere: a quarantine on another target, a command.
+        chain.extend(entry.because.iter().filter_map(|cause| entries.get(*cause as usize)));
+        chain.push(entry);
+    }
     // What was decided because of it, but is not on the attempt itself.
     let effects = entries.iter().filter(|entry| matches!(entry.body, Body::Quarantine(_) | Body::Rollout(_)) && entry.because.iter().any(|cause| deploy.entries.contains(cause)));
     chain.extend(effects);

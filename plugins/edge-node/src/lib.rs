@@ -71,8 +71,8 @@ pub async fn run(config: EdgeNodeConfig, source: Arc<dyn ArtifactSource>, shutdo
     tracing::info!(api = %addresses.api, listen = %addresses.listen, "edge node listens");
     let stop = server::Stop::default();
     site.resume(&stop).await;
-    let api = server::serve(api, stop.clone(), api::handler(site.clone(), token));
-    let front = server::serve(front, stop.clone(), traffic::front_handler(site.clone()));
+    let api = tokio::spawn(server::serve(api, stop.clone(), api::handler(site.clone(), token)));
+    let front = tokio::spawn(server::serve(front, stop.clone(), traffic::front_handler(site.clone())));
     tokio::pin!(shutdown);
     shutdown.await;
     stop.stop();

@@ -161,7 +161,9 @@ fn settle_intent(c: &UnitContext) -> UnitPlan {
 fn stop_early(c: &UnitContext, attempt: &AttemptState) -> Option<UnitPlan> {
     let attempt_number = c.workload.attempt_number();
     if let Some(quarantine) = c.workload.quarantined(&attempt.release, &attempt.captured, attempt_number) {
-        return Some(turn_back(c, AttemptOutcome::Stopped, "quarantined", quarantine.message.clone()));
+        let mut plan = turn_back(c, AttemptOutcome::Stopped, "quarantined", quarantine.message.clone());
+        plan.records.iter_mut().for_each(|draft| draft.because.push(quarantine.seq));
+        return Some(plan);
     }
     if !c.is_placed() {
         return Some(turn_back(c, AttemptOutcome::Stopped, "unplaced", "the workload is no longer placed here".into()));
