@@ -9,7 +9,12 @@ pub fn leaf_hash(entry: &[u8]) -> Hash {
 }
 
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new().chain_update([1u8]).chain_update(left).chain_update(right).finalize().into()
+    Sha256::new()
+        .chain_update([1u8])
+        .chain_update(left)
+        .chain_update(right)
+        .finalize()
+        .into()
 }
 
 /// Root of the empty tree.
@@ -189,7 +194,9 @@ mod tests {
             &[0x30, 0x31],
             &[0x40, 0x41, 0x42, 0x43],
             &[0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57],
-            &[0x60, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f],
+            &[
+                0x60, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
+            ],
         ];
         let roots = [
             "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
@@ -217,15 +224,30 @@ mod tests {
             for index in 0..size {
                 let path = inclusion_proof(tree, index).unwrap();
                 assert!(verify_inclusion(tree[index], index as u64, size as u64, &path, &whole));
-                assert!(!verify_inclusion(leaf_hash(b"other"), index as u64, size as u64, &path, &whole));
+                assert!(!verify_inclusion(
+                    leaf_hash(b"other"),
+                    index as u64,
+                    size as u64,
+                    &path,
+                    &whole
+                ));
                 if size > 1 {
-                    assert!(!verify_inclusion(tree[index], ((index + 1) % size) as u64, size as u64, &path, &whole));
+                    assert!(!verify_inclusion(
+                        tree[index],
+                        ((index + 1) % size) as u64,
+                        size as u64,
+                        &path,
+                        &whole
+                    ));
                 }
             }
             for old in 1..=size {
                 let proof = consistency_proof(tree, old).unwrap();
                 let before = root(&tree[..old]);
-                assert!(verify_consistency(old as u64, size as u64, &before, &whole, &proof), "{old} of {size}");
+                assert!(
+                    verify_consistency(old as u64, size as u64, &before, &whole, &proof),
+                    "{old} of {size}"
+                );
                 assert!(!verify_consistency(old as u64, size as u64, &leaf_hash(b"x"), &whole, &proof));
             }
         }
