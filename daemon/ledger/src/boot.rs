@@ -96,7 +96,7 @@ pub fn boot<D: Disk>(disk: &D, read_only: bool) -> Result<Booted, LogError> {
     let size = frontier.size();
     let mut loss = None;
     let mut cut_bytes = 0;
-    let mut cut_segments = Vec::new();
+    let mut cut = None;
     if let Some((path, committed_bytes, stop)) = &stop {
         let later =
             segments.len() < files.len() || has_commit_beyond(disk, path, *committed_bytes, size).map_err(reading(path))?;
@@ -111,7 +111,7 @@ pub fn boot<D: Disk>(disk: &D, read_only: bool) -> Result<Booted, LogError> {
         } else {
             let len = disk.len(path).map_err(reading(path))?.unwrap_or(0);
             cut_bytes = len.saturating_sub(*committed_bytes);
-            cut_segments.push((path.clone(), *committed_bytes));
+            cut = Some((path.clone(), *committed_bytes));
         }
     } else if size < witnessed {
         let (file, offset) = segments
@@ -141,17 +141,10 @@ pub fn boot<D: Disk>(disk: &D, read_only: bool) -> Result<Booted, LogError> {
             acknowledged: claim.size,
         });
     }
-    if loss.is_none() && !read_only {
-        for (path, keep_bytes) in &cut_segments {
-            let cut = disk.truncate(path, *keep_bytes).and_then(|()| disk.sync_data(path));
-            cut.map_err(|source| LogError::Write {
-                path: path.clone(),
-                source,
-            })?;
-        }
-    }
-    // A segment of which nothing was committed is begun anew.
     segments.retain(|segment| segment.entries > 0);
+    if loss.is_none() && !read_only {
+        settle_tail(disk, cut, segments.last())?;
+    }
     let mut snapshot = None;
     for (candidate, claim) in snapshots
         .into_iter()
@@ -173,6 +166,25 @@ pub fn boot<D: Disk>(disk: &D, read_only: bool) -> Result<Booted, LogError> {
         snapshot,
         ignored,
     })
+}
+
+fn settle_tail<D: Disk>(disk: &D, cut: Option<(String, u64)>, last: Option<&Segment>) -> Result<(), LogError> {
+    let writing = |path: &str| {
+        let path = path.to_owned();
+        move |source| LogError::Write { path, source }
+    };
+    if let Some((path, keep_bytes)) = &cut {
+        // A segment of which nothing was committed is begun anew.
+        let done = if *keep_bytes == 0 { disk.remove(path) } else { disk.truncate(path, *keep_bytes) };
+        done.map_err(writing(path))?;
+    }
+    // A process killed before its sync leaves a whole batch in the page cache. It counts from here on, so it is made
+    // durable before anything is built upon it.
+    if let Some(last) = last {
+        let path = path_of(&last.file);
+        disk.sync_data(&path).map_err(writing(&path))?;
+    }
+    if last.is_some() || cut.is_some() { disk.sync_dir(LOG_DIR).map_err(writing(LOG_DIR)) } else { Ok(()) }
 }
 
 pub fn log_files<D: Disk>(disk: &D) -> Result<Vec<String>, LogError> {
