@@ -175,7 +175,11 @@ fn settle_tail<D: Disk>(disk: &D, cut: Option<(String, u64)>, last: Option<&Segm
     };
     if let Some((path, keep_bytes)) = &cut {
         // A segment of which nothing was committed is begun anew.
-        let done = if *keep_bytes == 0 { disk.remove(path) } else { disk.truncate(path, *keep_bytes) };
+        let done = if *keep_bytes == 0 {
+            disk.remove(path)
+        } else {
+            disk.truncate(path, *keep_bytes)
+        };
         done.map_err(writing(path))?;
     }
     // A process killed before its sync leaves a whole batch in the page cache. It counts from here on, so it is made
@@ -184,7 +188,11 @@ fn settle_tail<D: Disk>(disk: &D, cut: Option<(String, u64)>, last: Option<&Segm
         let path = path_of(&last.file);
         disk.sync_data(&path).map_err(writing(&path))?;
     }
-    if last.is_some() || cut.is_some() { disk.sync_dir(LOG_DIR).map_err(writing(LOG_DIR)) } else { Ok(()) }
+    if last.is_some() || cut.is_some() {
+        disk.sync_dir(LOG_DIR).map_err(writing(LOG_DIR))
+    } else {
+        Ok(())
+    }
 }
 
 pub fn log_files<D: Disk>(disk: &D) -> Result<Vec<String>, LogError> {

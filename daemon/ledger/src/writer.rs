@@ -3,7 +3,7 @@
 use crate::disk::Disk;
 use crate::store::{Batch, Committed, Ledger, LedgerError};
 use std::error::Error;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,22 +42,20 @@ impl Writer {
     /// `done` is called from the writer's thread once the batch is durable, or cannot be. Batches are committed in the
     /// order in which they are submitted.
     pub fn submit(&self, batch: Batch, done: impl FnOnce(Result<Committed, LedgerError>) + Send + 'static) {
-        match self.send(Job::Append(batch, Box::new(done))) {
-            Some(Job::Append(_, done)) => done(Err(LedgerError::WriterEnded)),
-            _ => {}
+        if let Some(Job::Append(_, done)) = self.send(Job::Append(batch, Box::new(done))) {
+            done(Err(LedgerError::WriterEnded));
         }
     }
 
     /// Written after everything submitted before it. `body` is State as the fold of the first `size` entries, where a batch
     /// ended.
     pub fn snapshot(&self, size: u64, body: Vec<u8>, done: impl FnOnce(Result<(), LedgerError>) + Send + 'static) {
-        match self.send(Job::Snapshot {
+        if let Some(Job::Snapshot { done, .. }) = self.send(Job::Snapshot {
             size,
             body,
             done: Box::new(done),
         }) {
-            Some(Job::Snapshot { done, .. }) => done(Err(LedgerError::WriterEnded)),
-            _ => {}
+            done(Err(LedgerError::WriterEnded));
         }
     }
 
@@ -119,10 +117,7 @@ fn run<D: Disk>(mut ledger: Ledger<D>, queue: &Receiver<Job>) -> Result<(), Ledg
                     batches.push(batch);
                     dones.push(done);
                     if batches.len() < GROUP_MAX {
-                        next = match queue.try_recv() {
-                            Ok(job) => Some(job),
-                            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-                        };
+                        next = queue.try_recv().ok();
                     }
                 }
                 Job::Snapshot { size, body, done } => snapshot = Some((size, body, done)),

@@ -9,12 +9,16 @@ use holdfast_ledger::{Ledger, LedgerError, LogError, SimDisk, load_state, verify
 fn live(disk: &SimDisk, random: &mut Random) -> u64 {
     let mut acknowledged = 0;
     'boot: loop {
-        let Ok((mut ledger, report)) = Ledger::open_on(disk.clone(), small_segments()) else { return acknowledged };
+        let Ok((mut ledger, report)) = Ledger::open_on(disk.clone(), small_segments()) else {
+            return acknowledged;
+        };
         assert_eq!(report.loss, None);
         acknowledged = acknowledged.max(ledger.size());
         loop {
             let done = match random.below(12) {
-                0 => ledger.write_snapshot(ledger.size(), format!("state {}", ledger.size()).into_bytes()).map(|()| ledger.size()),
+                0 => ledger
+                    .write_snapshot(ledger.size(), format!("state {}", ledger.size()).into_bytes())
+                    .map(|()| ledger.size()),
                 1 => ledger.write_head().map(|_| ledger.size()),
                 2 => {
                     if ledger.close().is_err() {
@@ -22,7 +26,9 @@ fn live(disk: &SimDisk, random: &mut Random) -> u64 {
                     }
                     continue 'boot;
                 }
-                _ => ledger.append(&batch(ledger.size(), 1 + random.below(12))).map(|committed| committed.size),
+                _ => ledger
+                    .append(&batch(ledger.size(), 1 + random.below(12)))
+                    .map(|committed| committed.size),
             };
             match done {
                 Ok(size) => acknowledged = size,
@@ -42,10 +48,18 @@ fn no_crash_loses_an_acknowledged_entry() {
         for crash in 0..4 {
             disk.crash_after(random.below(120));
             acknowledged = live(&disk, &mut random).max(acknowledged);
-            disk = if random.below(4) == 0 { disk.kill() } else { disk.crash(random.below(u64::MAX)) };
+            disk = if random.below(4) == 0 {
+                disk.kill()
+            } else {
+                disk.crash(random.below(u64::MAX))
+            };
             let place = format!("seed {seed}, crash {crash}");
             let report = verify_on(&disk, &small_segments(), false).unwrap();
-            assert!(report.findings.iter().all(|finding| finding.code == "torn-tail"), "{place}: {:?}", report.findings);
+            assert!(
+                report.findings.iter().all(|finding| finding.code == "torn-tail"),
+                "{place}: {:?}",
+                report.findings
+            );
             let (ledger, report) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
             assert_eq!(report.loss, None, "{place}");
             torn += u64::from(report.cut_bytes > 0);
@@ -56,7 +70,10 @@ fn no_crash_loses_an_acknowledged_entry() {
             assert!(report.ok, "{place}: {:?}", report.findings);
         }
     }
-    assert!(torn > 30, "only {torn} crashes left a torn tail: the simulated disk is too kind");
+    assert!(
+        torn > 30,
+        "only {torn} crashes left a torn tail: the simulated disk is too kind"
+    );
 }
 
 #[test]
@@ -76,7 +93,10 @@ fn a_full_disk_at_any_byte_of_a_batch_records_nothing_and_recovers() {
                 assert_eq!(committed.size, 14);
                 break;
             }
-            Err(error) => assert!(error.is_disk_full() && !error.is_final() && error.reason() == "disk-full", "room {room}: {error:?}"),
+            Err(error) => assert!(
+                error.is_disk_full() && !error.is_final() && error.reason() == "disk-full",
+                "room {room}: {error:?}"
+            ),
         }
         full += 1;
         assert_eq!((ledger.size(), ledger.root()), before);
@@ -105,7 +125,10 @@ fn after_a_failed_sync_nothing_more_is_written() {
         for _ in 0..4 {
             let appended = ledger.append(&batch(ledger.size(), 4));
             let noted = ledger.write_head();
-            assert!(!(failed && (appended.is_ok() || noted.as_ref().is_ok_and(|written| *written))), "sync {nth}: written after a failed sync");
+            assert!(
+                !(failed && (appended.is_ok() || noted.as_ref().is_ok_and(|written| *written))),
+                "sync {nth}: written after a failed sync"
+            );
             if let Ok(committed) = &appended {
                 acknowledged = committed.size;
             }
@@ -116,7 +139,10 @@ fn after_a_failed_sync_nothing_more_is_written() {
         }
         failures += u64::from(failed);
         if failed {
-            assert!(matches!(ledger.append(&batch(ledger.size(), 1)), Err(LedgerError::Log(LogError::Poisoned(_)))));
+            assert!(matches!(
+                ledger.append(&batch(ledger.size(), 1)),
+                Err(LedgerError::Log(LogError::Poisoned(_)))
+            ));
         }
         for seed in 0..20 {
             let (ledger, report) = Ledger::open_on(disk.copy().crash(seed), small_segments()).unwrap();
@@ -163,7 +189,9 @@ fn state_is_snapshot_and_tail() {
     fill(&mut ledger, &[30, 30, 30]);
     let (whole, spared) = load_state(&mut ledger).unwrap();
     assert_eq!((whole.size, spared), (90, 0));
-    ledger.write_snapshot(90, holdfast_ledger::state_bytes(&whole).unwrap()).unwrap();
+    ledger
+        .write_snapshot(90, holdfast_ledger::state_bytes(&whole).unwrap())
+        .unwrap();
     fill(&mut ledger, &[7]);
     let (mut again, _) = Ledger::open_on(disk.kill(), small_segments()).unwrap();
     let (state, spared) = load_state(&mut again).unwrap();

@@ -35,7 +35,11 @@ fn child(dir: &Path) -> ! {
         let (ledger, report) = Ledger::open(dir, small_segments()).unwrap();
         assert_eq!(report.loss, None);
         threads = !threads;
-        if threads { live_in_threads(dir, ledger) } else { live(dir, ledger) }
+        if threads {
+            live_in_threads(dir, ledger)
+        } else {
+            live(dir, ledger)
+        }
     }
 }
 
@@ -128,7 +132,11 @@ fn kill_once(dir: &Path, phase: &str, nth: u64, delay: Duration) -> Died {
         said = line;
     }
     let output = child.wait_with_output().unwrap();
-    assert!(killed, "the child ended by itself, having said {said:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        killed,
+        "the child ended by itself, having said {said:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     died
 }
 
@@ -136,8 +144,16 @@ fn assert_index_agrees(dir: &Path, ledger: &Ledger, place: &str) {
     let reader = ledger.reader();
     let mut index = Index::open(&dir.join("index"), &reader).unwrap();
     assert_eq!(index.catch_up(&reader).unwrap(), ledger.size(), "{place}");
-    for filter in [Filter::by(By::Kind, "pin"), Filter::by(By::Workload, "main/app-3").and(By::Target, "site-1"), Filter::default()] {
-        assert_eq!(index.query(&filter, None, 10_000).unwrap(), scan(&reader, &filter, None, 10_000).unwrap(), "{place}: {filter:?}");
+    for filter in [
+        Filter::by(By::Kind, "pin"),
+        Filter::by(By::Workload, "main/app-3").and(By::Target, "site-1"),
+        Filter::default(),
+    ] {
+        assert_eq!(
+            index.query(&filter, None, 10_000).unwrap(),
+            scan(&reader, &filter, None, 10_000).unwrap(),
+            "{place}: {filter:?}"
+        );
     }
 }
 
@@ -146,7 +162,10 @@ fn a_killed_process_loses_nothing() {
     if let Some(dir) = std::env::var_os(CHILD) {
         child(Path::new(&dir));
     }
-    let seed = std::env::var("HOLDFAST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = std::env::var("HOLDFAST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| u64::from(std::process::id()));
     println!("HOLDFAST_SEED={seed}");
     let mut random = Random(seed);
     let mut kills: BTreeMap<String, u64> = BTreeMap::new();
@@ -163,7 +182,11 @@ fn a_killed_process_loses_nothing() {
             let place = format!("seed {seed}, directory {directory}, kill {kill} in {}", died.phase);
             if dir.join("log").is_dir() {
                 let report = verify(&dir).unwrap();
-                assert!(report.findings.iter().all(|finding| finding.code == "torn-tail"), "{place}: {:?}", report.findings);
+                assert!(
+                    report.findings.iter().all(|finding| finding.code == "torn-tail"),
+                    "{place}: {:?}",
+                    report.findings
+                );
                 let (ledger, report) = Ledger::open_read_only(&dir, small_segments()).unwrap();
                 assert_eq!(report.loss, None, "{place}");
                 assert!(report.ignored.is_empty(), "{place}: {:?}", report.ignored);
@@ -188,6 +211,9 @@ fn a_killed_process_loses_nothing() {
     println!("{entries} entries, kills by phase: {kills:?}");
     assert!(kills.values().sum::<u64>() >= 100);
     for phase in PHASES {
-        assert!(kills.get(phase).is_some_and(|count| *count > 0), "no kill fell in {phase}: {kills:?}");
+        assert!(
+            kills.get(phase).is_some_and(|count| *count > 0),
+            "no kill fell in {phase}: {kills:?}"
+        );
     }
 }

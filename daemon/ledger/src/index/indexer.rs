@@ -4,7 +4,7 @@ use super::{By, Filter, Index, IndexError, Page};
 use crate::disk::Disk;
 use crate::reader::Reader;
 use holdfast_core::ids::Seq;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -92,7 +92,7 @@ impl Indexer {
     }
 }
 
-fn run<D: Disk>(dir: &PathBuf, log: &Reader<D>, slot: &Slot, woken: &Receiver<()>) {
+fn run<D: Disk>(dir: &Path, log: &Reader<D>, slot: &Slot, woken: &Receiver<()>) {
     let mut failures = 0;
     loop {
         match work(dir, log, slot) {

@@ -1,7 +1,9 @@
 //! Entries to write: each is a function of its sequence number, so that a reader knows what it must find.
 #![allow(dead_code)]
 
-use holdfast_core::entry::{Body, By, ClockTick, ENTRY_VERSION, Entry, On, Pin, RolloutChange, RolloutState, Source, TagMoved, Term};
+use holdfast_core::entry::{
+    Body, By, ClockTick, ENTRY_VERSION, Entry, On, Pin, RolloutChange, RolloutState, Source, TagMoved, Term,
+};
 use holdfast_core::ids::{Digest, ReleaseId, WorkloadId};
 use holdfast_ledger::{Batch, Disk, Ledger, Options};
 use std::sync::Arc;
@@ -65,7 +67,12 @@ pub fn entry(seq: u64) -> Entry {
             artifacts: Default::default(),
         }),
     };
-    let on = On { workload: Some(workload), target: Some(format!("site-{}", seq % 3)), attempt: (seq % 4 == 0).then_some(seq / 2), ..On::default() };
+    let on = On {
+        workload: Some(workload),
+        target: Some(format!("site-{}", seq % 3)),
+        attempt: (seq % 4 == 0).then_some(seq / 2),
+        ..On::default()
+    };
     Entry {
         v: ENTRY_VERSION,
         seq,
@@ -75,15 +82,26 @@ pub fn entry(seq: u64) -> Entry {
         by: By::daemon(),
         on,
         because: seq.checked_sub(1).into_iter().collect(),
-        blobs: if has_blob(seq) { [("file".to_owned(), Digest::of(&blob(seq)))].into() } else { Default::default() },
+        blobs: if has_blob(seq) {
+            [("file".to_owned(), Digest::of(&blob(seq)))].into()
+        } else {
+            Default::default()
+        },
         body,
     }
 }
 
 pub fn batch(from: u64, entries: u64) -> Batch {
     let seqs = from..from + entries;
-    let blobs = seqs.clone().filter(|seq| has_blob(*seq)).map(|seq| (Digest::of(&blob(seq)), Arc::from(blob(seq)))).collect();
-    Batch { entries: seqs.map(entry).collect(), blobs }
+    let blobs = seqs
+        .clone()
+        .filter(|seq| has_blob(*seq))
+        .map(|seq| (Digest::of(&blob(seq)), Arc::from(blob(seq))))
+        .collect();
+    Batch {
+        entries: seqs.map(entry).collect(),
+        blobs,
+    }
 }
 
 /// Appends `sizes.len()` batches of so many entries each.
@@ -95,12 +113,19 @@ pub fn fill<D: Disk>(ledger: &mut Ledger<D>, sizes: &[u64]) {
 
 /// Small enough that a test meets several segments.
 pub fn small_segments() -> Options {
-    Options { segment_entries: 40, ..Options::default() }
+    Options {
+        segment_entries: 40,
+        ..Options::default()
+    }
 }
 
 /// Entries below `size` are there, are the ones that were written, and so are their blobs.
 pub fn assert_holds<D: Disk>(ledger: &Ledger<D>, size: u64) {
-    assert!(ledger.size() >= size, "the ledger has {} entries, {size} were acknowledged", ledger.size());
+    assert!(
+        ledger.size() >= size,
+        "the ledger has {} entries, {size} were acknowledged",
+        ledger.size()
+    );
     let mut next = 0;
     for found in ledger.reader().iter(0, ledger.size()) {
         let found = found.unwrap();
