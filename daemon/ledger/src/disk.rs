@@ -82,7 +82,8 @@ pub struct RealDisk {
 
 struct Inner {
     root: PathBuf,
-    /// The file appended to last stays open: a batch is one write and one fdatasync, not five system calls.
+    /// The file written to last stays open: a batch is one write and one fdatasync, not five system calls; and an error of
+    /// writing back is told to the descriptor that wrote.
     open: Mutex<Option<(String, File)>>,
     /// Directories whose own names are durable.
     durable: Mutex<BTreeSet<PathBuf>>,
@@ -123,6 +124,14 @@ impl RealDisk {
                 options.open(&full)
             }
             opened => opened,
+        }
+    }
+
+    fn with_open(&self, path: &str, work: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let mut open = lock(&self.inner.open);
+        match &mut *open {
+            Some((name, file)) if name == path => work(file),
+            _ => work(&mut open.insert((path.to_owned(), self.open_to_write(path)?)).1),
         }
     }
 
@@ -180,19 +189,14 @@ impl Disk for RealDisk {
     }
 
     fn append(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut open = lock(&self.inner.open);
-        if open.as_ref().is_none_or(|(name, _)| name != path) {
-            *open = Some((path.to_owned(), self.open_to_write(path)?));
-        }
-        if let Some((_, file)) = &mut *open {
+        self.with_open(path, |file| {
             file.seek(SeekFrom::End(0))?;
-            file.write_all(bytes)?;
-        }
-        Ok(())
+            file.write_all(bytes)
+        })
     }
 
     fn write_at(&self, path: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.open_to_write(path)?.write_all_at(bytes, offset)
+        self.with_open(path, |file| file.write_all_at(bytes, offset))
     }
 
     fn truncate(&self, path: &str, len: u64) -> io::Result<()> {

@@ -257,6 +257,7 @@ impl<D: Disk> Log<D> {
         }
         let taken_back = match self.disk.len(&path) {
             Ok(None) => Ok(()),
+            Ok(Some(_)) if keep_bytes == 0 => self.disk.remove(&path).and_then(|()| self.disk.sync_dir(LOG_DIR)),
             Ok(Some(_)) => self
                 .disk
                 .truncate(&path, keep_bytes)

@@ -78,38 +78,47 @@ fn no_crash_loses_an_acknowledged_entry() {
 
 #[test]
 fn a_full_disk_at_any_byte_of_a_batch_records_nothing_and_recovers() {
-    let prepared = SimDisk::new();
-    let (mut ledger, _) = Ledger::open_on(prepared.clone(), small_segments()).unwrap();
-    fill(&mut ledger, &[7, 5]);
-    drop(ledger);
-    let mut full = 0;
-    for room in 0.. {
-        let disk = prepared.copy();
-        let (mut ledger, _) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
-        let before = (ledger.size(), ledger.root());
-        disk.set_room(Some(room));
-        match ledger.append(&batch(12, 2)) {
-            Ok(committed) => {
-                assert_eq!(committed.size, 14);
-                break;
-            }
-            Err(error) => assert!(
-                error.is_disk_full() && !error.is_final() && error.reason() == "disk-full",
-                "room {room}: {error:?}"
-            ),
-        }
-        full += 1;
-        assert_eq!((ledger.size(), ledger.root()), before);
-        let report = verify_on(&disk, &small_segments(), false).unwrap();
-        assert!(report.ok, "room {room}: {:?}", report.findings);
-        disk.set_room(None);
-        ledger.append(&batch(12, 2)).unwrap();
+    // Within a segment, and at the beginning of one.
+    for sizes in [&[7, 5][..], &[33, 10]] {
+        let prepared = SimDisk::new();
+        let (mut ledger, _) = Ledger::open_on(prepared.clone(), small_segments()).unwrap();
+        fill(&mut ledger, sizes);
         drop(ledger);
-        let (ledger, report) = Ledger::open_on(disk.crash(room), small_segments()).unwrap();
-        assert_eq!((report.cut_bytes, report.loss), (0, None));
-        assert_holds(&ledger, 14);
+        let size = sizes.iter().sum();
+        let mut full = 0;
+        while !full_at(&prepared, size, full) {
+            full += 1;
+        }
+        assert!(full > 500, "{full}");
     }
-    assert!(full > 500, "{full}");
+}
+
+/// False when the disk was full with so much room; true when it was enough.
+fn full_at(prepared: &SimDisk, size: u64, room: u64) -> bool {
+    let disk = prepared.copy();
+    let (mut ledger, _) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
+    let before = (ledger.size(), ledger.root());
+    disk.set_room(Some(room));
+    match ledger.append(&batch(size, 2)) {
+        Ok(committed) => {
+            assert_eq!(committed.size, size + 2);
+            return true;
+        }
+        Err(error) => assert!(
+            error.is_disk_full() && !error.is_final() && error.reason() == "disk-full",
+            "room {room}: {error:?}"
+        ),
+    }
+    assert_eq!((ledger.size(), ledger.root()), before);
+    let report = verify_on(&disk, &small_segments(), false).unwrap();
+    assert!(report.ok, "room {room}: {:?}", report.findings);
+    disk.set_room(None);
+    ledger.append(&batch(size, 2)).unwrap();
+    drop(ledger);
+    let (ledger, report) = Ledger::open_on(disk.crash(room), small_segments()).unwrap();
+    assert_eq!((report.cut_bytes, report.loss), (0, None));
+    assert_holds(&ledger, size + 2);
+    false
 }
 
 #[test]

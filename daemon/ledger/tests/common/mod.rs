@@ -70,7 +70,7 @@ pub fn entry(seq: u64) -> Entry {
     let on = On {
         workload: Some(workload),
         target: Some(format!("site-{}", seq % 3)),
-        attempt: (seq % 4 == 0).then_some(seq / 2),
+        attempt: seq.is_multiple_of(4).then_some(seq / 2),
         ..On::default()
     };
     Entry {
