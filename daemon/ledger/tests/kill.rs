@@ -176,7 +176,10 @@ fn a_killed_process_loses_nothing() {
         let mut acknowledged = 0;
         for kill in 0..KILLS_PER_DIRECTORY {
             let phase = PHASES[(kill % 4) as usize];
-            let died = kill_once(&dir, phase, 1 + random.below(3), Duration::from_micros(random.below(4_000)));
+            // From within the first system calls of the phase to well after it.
+            let scale_us = 1 << random.below(13);
+            let delay = Duration::from_micros(random.below(scale_us));
+            let died = kill_once(&dir, phase, 1 + random.below(3), delay);
             *kills.entry(died.phase.clone()).or_default() += 1;
             acknowledged = died.acknowledged.max(acknowledged);
             let place = format!("seed {seed}, directory {directory}, kill {kill} in {}", died.phase);
