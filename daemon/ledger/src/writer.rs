@@ -40,7 +40,7 @@ impl Writer {
     }
 
     /// `done` is called from the writer's thread once the batch is durable, or cannot be. Batches are committed in the
-    /// order in which they are submitted.
+    /// order in which they are submitted. Waits while the queue is full: `done` must not wait for whoever submits.
     pub fn submit(&self, batch: Batch, done: impl FnOnce(Result<Committed, LedgerError>) + Send + 'static) {
         if let Some(Job::Append(_, done)) = self.send(Job::Append(batch, Box::new(done))) {
             done(Err(LedgerError::WriterEnded));
