@@ -3,18 +3,30 @@
 //! built from it again.
 
 pub mod blobs;
+mod boot;
 pub mod disk;
 pub mod frame;
 pub mod head;
 pub mod index;
 pub mod log;
 pub mod merkle;
+mod options;
+mod reader;
 pub mod sim_disk;
 pub mod snapshot;
+mod state;
 mod store;
 pub mod verify;
+mod walk;
 mod writer;
 
-pub use log::{Boot, LogError, Loss};
-pub use store::{Batch, Committed, Ledger, LedgerError, Opened, Reader, load_state};
+pub use boot::Loss;
+pub use disk::{Disk, RealDisk};
+pub use log::LogError;
+pub use options::{Options, Room};
+pub use reader::Reader;
+pub use sim_disk::SimDisk;
+pub use state::{load_state, state_bytes};
+pub use store::{Batch, BootReport, Committed, Ledger, LedgerError};
+pub use verify::{Finding, VerifyReport, verify, verify_on};
 pub use writer::Writer;

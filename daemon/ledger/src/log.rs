@@ -1,19 +1,19 @@
 //! The append-only log: what is acknowledged here is never lost, and damage to it is never mistaken for a torn write.
 
-use crate::disk::Disk;
-use crate::frame::{self, Broken, COMMIT_BYTES, Frame, HEADER_BYTES, Header};
+use crate::boot::{Booted, Loss};
+use crate::disk::{self, Disk, is_full};
+use crate::frame::{self, Broken, COMMIT_BYTES, Commit, Frame, HEADER_BYTES, Header};
 use crate::head::{self, Head};
 use crate::merkle::{Frontier, Hash, leaf_hash};
+use crate::options::Options;
+use crate::walk::file_of;
 use std::io;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub const LOG_DIR: &str = "log";
-/// A segment is closed at this many entries or bytes, whichever comes first.
-const SEGMENT_ENTRIES: u64 = 1_000_000;
-const SEGMENT_BYTES: u64 = 512 << 20;
 /// One offset is remembered for so many entries.
-const SPARSE: u64 = 64;
-const SCAN_CHUNK_BYTES: usize = 4 << 20;
+pub const SPARSE: u64 = 64;
+const READ_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
 pub struct Segment {
@@ -23,28 +23,13 @@ pub struct Segment {
     /// Bytes up to the end of the last commit.
     pub bytes: u64,
     /// Offset of every SPARSE-th entry.
-    offsets: Vec<u64>,
+    pub offsets: Vec<u64>,
 }
 
-/// Damage to something that was acknowledged. Writing is refused; reading works below it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Loss {
-    /// The first entry that cannot be proven any more.
-    pub first_damaged: u64,
-    pub file: String,
-    pub offset: u64,
-    pub what: String,
-    /// How many entries were acknowledged, as far as can be told.
-    pub acknowledged: u64,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Boot {
-    pub size: u64,
-    pub epoch: u64,
-    /// An unacknowledged tail that was cut (or, read-only, would be).
-    pub tail_bytes: u64,
-    pub loss: Option<Loss>,
+impl Segment {
+    fn end(&self) -> u64 {
+        self.first + self.entries
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -55,79 +40,83 @@ pub enum LogError {
     Write { path: String, source: io::Error },
     #[error("the ledger's disk is full; nothing was recorded and nothing will be done until there is room")]
     DiskFull { source: io::Error },
-    #[error("the ledger stopped writing after an earlier error ({0}); restart the daemon once its cause is mended")]
+    #[error("the ledger stopped writing after an earlier error ({0}); mend its cause and start the daemon again")]
     Poisoned(String),
-    #[error("LEDGER_LOSS: {} at byte {} of {}: entries from {} on are damaged although they were acknowledged; writing is refused", .0.what, .0.offset, .0.file, .0.first_damaged)]
+    #[error("LEDGER_LOSS: {}, at byte {} of {}: entries from {} on are damaged although they were acknowledged; writing is refused", .0.what, .0.offset, .0.file, .0.first_damaged_seq)]
     Loss(Loss),
+    #[error("the ledger is open for reading only")]
+    ReadOnly,
     #[error("entry {found} is out of order; the next one is {expected}")]
     Order { expected: u64, found: u64 },
-    #[error("entry {0} is larger than an entry may be")]
-    TooLarge(u64),
+    #[error("entry {0} is empty or larger than an entry may be")]
+    EntrySize(u64),
     #[error("entry {seq} is not in the ledger, which has {size}")]
     NoSuchEntry { seq: u64, size: u64 },
+    #[error("{path} of the ledger is damaged at entry {seq}: {what}")]
+    Damaged { path: String, seq: u64, what: &'static str },
 }
 
-/// What readers in other threads share with the writer.
-pub type Segments = Arc<RwLock<Vec<Segment>>>;
+/// What readers in other threads share with the writer: nothing in it is less than committed.
+#[derive(Debug)]
+pub struct Published {
+    pub segments: Vec<Segment>,
+    pub size: u64,
+    pub root: Hash,
+}
+
+pub type Shared = Arc<RwLock<Published>>;
+
+// A poisoned lock only means that another thread panicked between two whole values.
+pub fn read_lock(shared: &Shared) -> RwLockReadGuard<'_, Published> {
+    shared.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_lock(shared: &Shared) -> RwLockWriteGuard<'_, Published> {
+    shared.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub fn path_of(file: &str) -> String {
+    format!("{LOG_DIR}/{file}")
+}
 
 pub struct Log<D> {
     pub disk: D,
-    segments: Segments,
+    options: Options,
+    shared: Shared,
     frontier: Frontier,
     epoch: u64,
     head: Head,
+    read_only: bool,
     poisoned: Option<String>,
     loss: Option<Loss>,
 }
 
-struct Scan {
-    segments: Vec<Segment>,
-    frontier: Frontier,
-    epoch: u64,
-    /// Where the first bytes that are not committed begin, and why they are not.
-    stop: Option<(usize, u64, &'static str)>,
-}
-
 impl<D: Disk> Log<D> {
-    /// Opens and, unless `read_only`, cuts an unacknowledged tail.
-    pub fn open(mut disk: D, read_only: bool) -> Result<(Self, Boot), LogError> {
-        let head = head::read(&disk).map_err(|source| LogError::Read { path: head::HEAD_FILE.into(), source })?;
-        let scan = scan(&disk)?;
-        let size = scan.frontier.size();
-        let mut boot = Boot { size, epoch: scan.epoch.max(1), tail_bytes: 0, loss: None };
-        let below_head = size < head.size || (size == head.size && size > 0 && scan.frontier.root() != head.root);
-        if let Some((at, offset, what)) = scan.stop {
-            let segment = &scan.segments[at];
-            let path = path_of(&segment.file);
-            let len = disk.len(&path).map_err(|source| LogError::Read { path: path.clone(), source })?.unwrap_or(0);
-            let rest = disk.read_at(&path, offset, (len - offset) as usize).map_err(|source| LogError::Read { path: path.clone(), source })?;
-            let later = at + 1 < scan.segments.len() || frame::has_commit_above(&rest, size);
-            if below_head || later {
-                boot.loss = Some(Loss { first_damaged: size, file: segment.file.clone(), offset, what: what.into(), acknowledged: head.size.max(size + 1) });
-            } else {
-                boot.tail_bytes = len - offset;
-                if !read_only {
-                    disk.truncate(&path, offset).map_err(|source| LogError::Write { path, source })?;
-                }
-            }
-        } else if below_head {
-            let (file, offset) = scan.segments.last().map_or((String::new(), 0), |segment| (segment.file.clone(), segment.bytes));
-            let what = "the log ends before the head that was written after it".to_owned();
-            boot.loss = Some(Loss { first_damaged: size, file, offset, what, acknowledged: head.size });
-        }
-        let mut segments = scan.segments;
-        // A segment of which nothing was committed is begun anew.
-        segments.retain(|segment| segment.entries > 0);
-        let log = Self {
-            disk,
-            segments: Arc::new(RwLock::new(segments)),
-            frontier: scan.frontier,
-            epoch: boot.epoch,
+    pub fn new(disk: D, options: Options, booted: Booted, read_only: bool) -> Self {
+        let Booted {
+            segments,
+            frontier,
+            epoch,
             head,
-            poisoned: None,
-            loss: boot.loss.clone(),
+            loss,
+            ..
+        } = booted;
+        let published = Published {
+            segments,
+            size: frontier.size(),
+            root: frontier.root(),
         };
-        Ok((log, boot))
+        Self {
+            disk,
+            options,
+            shared: Arc::new(RwLock::new(published)),
+            frontier,
+            epoch,
+            head,
+            read_only,
+            poisoned: None,
+            loss,
+        }
     }
 
     pub fn size(&self) -> u64 {
@@ -142,258 +131,279 @@ impl<D: Disk> Log<D> {
         self.epoch
     }
 
-    pub fn segments(&self) -> Segments {
-        self.segments.clone()
+    pub fn shared(&self) -> Shared {
+        self.shared.clone()
     }
 
-    /// Appends entries with their commit frame and makes them durable. All of them, or none.
-    pub fn append(&mut self, entries: &[(u64, Vec<u8>)]) -> Result<(), LogError> {
-        if let Some(loss) = &self.loss {
-            return Err(LogError::Loss(loss.clone()));
+    /// Whether anything can be written at all.
+    pub fn writable(&self) -> Result<(), LogError> {
+        match (&self.loss, &self.poisoned) {
+            (Some(loss), _) => Err(LogError::Loss(loss.clone())),
+            (_, Some(cause)) => Err(LogError::Poisoned(cause.clone())),
+            _ if self.read_only => Err(LogError::ReadOnly),
+            _ => Ok(()),
         }
-        if let Some(cause) = &self.poisoned {
-            return Err(LogError::Poisoned(cause.clone()));
-        }
+    }
+
+    /// Nothing is written from here on: what the disk holds is no longer known.
+    pub fn poison(&mut self, cause: String) {
+        tracing::error!(cause, "the ledger stops writing");
+        self.poisoned.get_or_insert(cause);
+    }
+
+    /// Appends entries with their commit frame and makes them durable. All of them, or none. Gives the root at each of the
+    /// sizes `ends`, ascending.
+    pub fn append(&mut self, entries: &[(u64, Vec<u8>)], ends: &[u64]) -> Result<Vec<(u64, Hash)>, LogError> {
+        self.writable()?;
+        let mut ends = ends.iter().peekable();
+        let mut roots = Vec::new();
         let mut frontier = self.frontier.clone();
         for (seq, bytes) in entries {
             if *seq != frontier.size() {
-                return Err(LogError::Order { expected: frontier.size(), found: *seq });
+                return Err(LogError::Order {
+                    expected: frontier.size(),
+                    found: *seq,
+                });
             }
             if bytes.is_empty() || bytes.len() > holdfast_core::entry::ENTRY_MAX_BYTES {
-                return Err(LogError::TooLarge(*seq));
+                return Err(LogError::EntrySize(*seq));
             }
             frontier.push(leaf_hash(bytes));
+            if ends.next_if(|size| **size == frontier.size()).is_some() {
+                roots.push((frontier.size(), frontier.root()));
+            }
         }
         if entries.is_empty() {
-            return Ok(());
+            return Ok(roots);
         }
-        let mut segment = self.segment_to_append();
-        let before = segment.bytes;
-        let mut out = Vec::new();
-        if before == 0 {
-            out.extend_from_slice(&Header { epoch: self.epoch, first: segment.first }.to_bytes());
+        let (first, old_entries, old_bytes) = self.segment_to_append();
+        let path = path_of(&file_of(first));
+        let mut out =
+            Vec::with_capacity(entries.iter().map(|(_, bytes)| bytes.len() + 8).sum::<usize>() + HEADER_BYTES + COMMIT_BYTES);
+        if old_bytes == 0 {
+            out.extend_from_slice(
+                &Header {
+                    epoch: self.epoch,
+                    first,
+                }
+                .to_bytes(),
+            );
         }
-        for (_, bytes) in entries {
-            if segment.entries.is_multiple_of(SPARSE) {
-                segment.offsets.push(before + out.len() as u64);
+        let mut offsets = Vec::new();
+        for (seq, bytes) in entries {
+            if (seq - first).is_multiple_of(SPARSE) {
+                offsets.push(old_bytes + out.len() as u64);
             }
             frame::put_entry(&mut out, bytes);
-            segment.entries += 1;
         }
-        frame::put_commit(&mut out, frontier.size(), &frontier.root());
-        segment.bytes = before + out.len() as u64;
-        let path = path_of(&segment.file);
+        let root = frontier.root();
+        frame::put_commit(
+            &mut out,
+            &Commit {
+                before: self.frontier.size(),
+                size: frontier.size(),
+                root,
+            },
+        );
         if let Err(source) = self.disk.append(&path, &out) {
-            return Err(self.append_failed(&path, before, source));
+            return Err(self.append_failed(path, old_bytes, source));
         }
-        if let Err(source) = self.disk.sync(&path) {
+        let new_name = old_bytes == 0;
+        let synced = self
+            .disk
+            .sync_data(&path)
+            .and_then(|()| if new_name { self.disk.sync_dir(LOG_DIR) } else { Ok(()) });
+        if let Err(source) = synced {
             // What the kernel kept of these pages is unknown: they are never written again by this process.
-            self.poisoned = Some(format!("syncing {path}: {source}"));
+            self.poison(format!("syncing {path}: {source}"));
             return Err(LogError::Write { path, source });
         }
         self.frontier = frontier;
-        let mut segments = write_lock(&self.segments);
-        match segments.last_mut().filter(|last| last.first == segment.first) {
-            Some(last) => *last = segment,
-            None => segments.push(segment),
+        let mut published = write_lock(&self.shared);
+        if old_entries == 0 {
+            published.segments.push(Segment {
+                file: file_of(first),
+                first,
+                entries: 0,
+                bytes: 0,
+                offsets: Vec::new(),
+            });
         }
-        Ok(())
+        if let Some(last) = published.segments.last_mut() {
+            last.entries = self.frontier.size() - first;
+            last.bytes = old_bytes + out.len() as u64;
+            last.offsets.append(&mut offsets);
+        }
+        published.size = self.frontier.size();
+        published.root = root;
+        Ok(roots)
     }
 
-    fn segment_to_append(&self) -> Segment {
-        let segments = read_lock(&self.segments);
-        match segments.last() {
-            Some(last) if last.entries < SEGMENT_ENTRIES && last.bytes < SEGMENT_BYTES => last.clone(),
-            _ => {
-                let first = self.frontier.size();
-                Segment { file: format!("{first:020}.log"), first, entries: 0, bytes: 0, offsets: Vec::new() }
+    /// First entry, entries and bytes of the segment that the next batch goes to.
+    fn segment_to_append(&self) -> (u64, u64, u64) {
+        match read_lock(&self.shared).segments.last() {
+            Some(last) if last.entries < self.options.segment_entries && last.bytes < self.options.segment_bytes => {
+                (last.first, last.entries, last.bytes)
             }
+            _ => (self.frontier.size(), 0, 0),
         }
     }
 
-    /// Takes a half-written batch back. If even that fails, nothing more is written.
-    fn append_failed(&mut self, path: &str, before: u64, source: io::Error) -> LogError {
-        if let Err(error) = self.disk.truncate(path, before) {
-            self.poisoned = Some(format!("taking back a failed append to {path}: {error}"));
+    /// Takes a half-written batch back when only room was missing. Otherwise, or if that fails, nothing more is written.
+    fn append_failed(&mut self, path: String, keep_bytes: u64, source: io::Error) -> LogError {
+        if !is_full(&source) {
+            self.poison(format!("writing {path}: {source}"));
+            return LogError::Write { path, source };
         }
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::DiskFull { source },
-            _ => LogError::Write { path: path.into(), source },
+        let taken_back = match self.disk.len(&path) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) if keep_bytes == 0 => self.disk.remove(&path).and_then(|()| self.disk.sync_dir(LOG_DIR)),
+            Ok(Some(_)) => self
+                .disk
+                .truncate(&path, keep_bytes)
+                .and_then(|()| self.disk.sync_data(&path)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken_back {
+            self.poison(format!("taking back a half-written batch of {path}: {error}"));
         }
+        LogError::DiskFull { source }
     }
 
-    /// Writes the head, off the acknowledged path: what it names can from now on not be taken for a torn tail.
-    pub fn write_head(&mut self) -> Result<bool, LogError> {
-        let head = Head { epoch: self.epoch, size: self.size(), root: self.root(), slot: 1 - self.head.slot };
-        if head.size == self.head.size || self.poisoned.is_some() || self.loss.is_some() {
+    /// Writes the head, off the acknowledged path: what it names can from now on not be taken for a torn tail. True when
+    /// there was something to write.
+    pub fn write_head(&mut self, clean: bool) -> Result<bool, LogError> {
+        if self.writable().is_err() || (self.head.size == self.size() && self.head.clean == clean) {
             return Ok(false);
         }
-        head::write(&mut self.disk, &head).map_err(|source| LogError::Write { path: head::HEAD_FILE.into(), source })?;
+        let head = Head {
+            number: self.head.number + 1,
+            epoch: self.epoch,
+            size: self.size(),
+            root: self.root(),
+            clean,
+        };
+        let failed = |source| LogError::Write {
+            path: head::HEAD_FILE.into(),
+            source,
+        };
+        match head::write(&self.disk, &head) {
+            // The other slot still stands; there may be room the next time.
+            Err(source) if is_full(&source) => return Err(LogError::DiskFull { source }),
+            Err(source) => {
+                self.poison(format!("writing {}: {source}", head::HEAD_FILE));
+                return Err(failed(source));
+            }
+            Ok(()) => {}
+        }
+        let new_name = self.head.number == 0;
+        let synced = self
+            .disk
+            .sync_data(head::HEAD_FILE)
+            .and_then(|()| if new_name { self.disk.sync_dir("") } else { Ok(()) });
+        if let Err(source) = synced {
+            self.poison(format!("syncing {}: {source}", head::HEAD_FILE));
+            return Err(failed(source));
+        }
         self.head = head;
         Ok(true)
     }
-
-    pub fn read(&self, from: u64, to: u64) -> Result<Vec<Vec<u8>>, LogError> {
-        read_range(&self.disk, &self.segments, from, to)
-    }
 }
 
-pub fn path_of(file: &str) -> String {
-    format!("{LOG_DIR}/{file}")
+/// A place in a segment to begin reading at.
+struct Start {
+    path: String,
+    seq: u64,
+    offset: u64,
+    end_seq: u64,
+    end_offset: u64,
 }
 
-// A poisoned lock only means that another thread panicked between two whole values.
-fn read_lock(segments: &Segments) -> std::sync::RwLockReadGuard<'_, Vec<Segment>> {
-    segments.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn locate(shared: &Shared, seq: u64) -> Option<Start> {
+    let published = read_lock(shared);
+    let at = published
+        .segments
+        .partition_point(|segment| segment.first <= seq)
+        .checked_sub(1)?;
+    let segment = published.segments.get(at).filter(|segment| seq < segment.end())?;
+    let slot = (seq - segment.first) / SPARSE;
+    Some(Start {
+        path: path_of(&segment.file),
+        seq: segment.first + slot * SPARSE,
+        offset: *segment.offsets.get(slot as usize)?,
+        end_seq: segment.end(),
+        end_offset: segment.bytes,
+    })
 }
 
-fn write_lock(segments: &Segments) -> std::sync::RwLockWriteGuard<'_, Vec<Segment>> {
-    segments.write().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// Committed entries in `from..to`, as stored.
-pub fn read_range<D: Disk>(disk: &D, segments: &Segments, from: u64, to: u64) -> Result<Vec<Vec<u8>>, LogError> {
-    let segments = read_lock(segments).clone();
-    let size = segments.last().map_or(0, |segment| segment.first + segment.entries);
+/// Committed entries in `from..to`, as stored, with their checksums checked. Stops early once `limit_bytes` are found, but
+/// never before the first entry.
+pub fn read_range<D: Disk>(disk: &D, shared: &Shared, from: u64, to: u64, limit_bytes: usize) -> Result<Vec<Vec<u8>>, LogError> {
     let mut found = Vec::new();
-    let mut seq = from;
-    while seq < to.min(size) {
-        let at = segments.partition_point(|segment| segment.first <= seq).saturating_sub(1);
-        let segment = &segments[at];
-        let end = to.min(segment.first + segment.entries);
-        read_segment(disk, segment, seq, end, &mut found)?;
-        seq = end;
+    let (mut seq, mut room) = (from, limit_bytes);
+    while seq < to && room > 0 {
+        let Some(start) = locate(shared, seq) else { break };
+        seq = read_segment(disk, &start, seq, to.min(start.end_seq), &mut room, &mut found)?;
     }
     Ok(found)
 }
 
-fn read_segment<D: Disk>(disk: &D, segment: &Segment, from: u64, to: u64, found: &mut Vec<Vec<u8>>) -> Result<(), LogError> {
-    let path = path_of(&segment.file);
-    let slot = ((from - segment.first) / SPARSE) as usize;
-    let mut offset = segment.offsets.get(slot).copied().unwrap_or(HEADER_BYTES as u64);
-    let mut seq = segment.first + slot as u64 * SPARSE;
-    let mut buffer: Vec<u8> = Vec::new();
-    let mut at = 0;
-    while seq < to {
+fn read_segment<D: Disk>(
+    disk: &D,
+    start: &Start,
+    from: u64,
+    to: u64,
+    room: &mut usize,
+    found: &mut Vec<Vec<u8>>,
+) -> Result<u64, LogError> {
+    let (mut seq, mut offset) = (start.seq, start.offset);
+    let (mut buffer, mut at) = (Vec::new(), 0);
+    let piece = if to - from > SPARSE { READ_BYTES } else { 64 << 10 };
+    let damaged = |seq, what| LogError::Damaged {
+        path: start.path.clone(),
+        seq,
+        what,
+    };
+    while seq < to && *room > 0 {
         match frame::parse(&buffer[at..]) {
             Ok((Frame::Entry(payload), length)) => {
                 if seq >= from {
+                    *room = room.saturating_sub(payload.len());
                     found.push(payload.to_vec());
                 }
                 seq += 1;
                 at += length;
             }
-            Ok((Frame::Commit { .. }, length)) => at += length,
-            Err(Broken::Short) if offset < segment.bytes => {
+            Ok((Frame::Commit(_), length)) => at += length,
+            Err(Broken::Short) if offset < start.end_offset => {
                 buffer.drain(..at);
                 at = 0;
-                let want = (segment.bytes - offset).min(if to - seq > 256 { SCAN_CHUNK_BYTES } else { 256 << 10 } as u64) as usize;
-                let more = disk.read_at(&path, offset, want).map_err(|source| LogError::Read { path: path.clone(), source })?;
+                let want = (start.end_offset - offset).min(piece as u64) as usize;
+                let more = disk.read_at(&start.path, offset, want).map_err(|source| LogError::Read {
+                    path: start.path.clone(),
+                    source,
+                })?;
                 if more.is_empty() {
-                    return Err(LogError::Read { path, source: io::ErrorKind::UnexpectedEof.into() });
+                    return Err(damaged(seq, "the file is shorter than it was"));
                 }
                 offset += more.len() as u64;
                 buffer.extend_from_slice(&more);
             }
-            Err(broken) => {
-                let source = io::Error::new(io::ErrorKind::InvalidData, broken.what());
-                return Err(LogError::Read { path, source });
-            }
+            Err(broken) => return Err(damaged(seq, broken.what())),
         }
     }
-    Ok(())
+    Ok(seq.max(from))
 }
 
-/// Reads every frame, checks every checksum and every commit's root.
-fn scan<D: Disk>(disk: &D) -> Result<Scan, LogError> {
-    let files = disk.list(LOG_DIR).map_err(|source| LogError::Read { path: LOG_DIR.into(), source })?;
-    let mut scan = Scan { segments: Vec::new(), frontier: Frontier::default(), epoch: 1, stop: None };
-    for file in files.into_iter().filter(|file| file.ends_with(".log")) {
-        let path = path_of(&file);
-        let index = scan.segments.len();
-        let first = scan.frontier.size();
-        scan.segments.push(Segment { file, first, entries: 0, bytes: 0, offsets: Vec::new() });
-        if scan.stop.is_some() {
-            continue;
-        }
-        scan_segment(disk, &path, &mut scan, index)?;
-    }
-    Ok(scan)
-}
-
-fn scan_segment<D: Disk>(disk: &D, path: &str, scan: &mut Scan, index: usize) -> Result<(), LogError> {
-    let read = |offset: u64, len: usize| disk.read_at(path, offset, len).map_err(|source| LogError::Read { path: path.into(), source });
-    let first = scan.segments[index].first;
-    let head = read(0, HEADER_BYTES)?;
-    match Header::parse(&head) {
-        Some(header) if header.first == first && format!("{first:020}.log") == scan.segments[index].file => scan.epoch = scan.epoch.max(header.epoch),
-        Some(_) => {
-            scan.stop = Some((index, 0, "the segment is not the one that belongs here"));
-            return Ok(());
-        }
-        None => {
-            scan.stop = Some((index, 0, "the segment's header is damaged"));
-            return Ok(());
-        }
-    }
-    let mut frontier = scan.frontier.clone();
-    let mut entries = 0;
-    let mut offsets = Vec::new();
-    let mut offset = HEADER_BYTES as u64;
-    let mut committed = 0;
-    let mut buffer: Vec<u8> = Vec::new();
-    let mut at = 0;
-    loop {
-        match frame::parse(&buffer[at..]) {
-            Ok((Frame::Entry(payload), length)) => {
-                if entries % SPARSE == 0 {
-                    offsets.push(offset + at as u64);
-                }
-                frontier.push(leaf_hash(payload));
-                entries += 1;
-                at += length;
-            }
-            Ok((Frame::Commit { size, root }, length)) => {
-                if size != frontier.size() || root != frontier.root() || committed == entries {
-                    scan.stop = Some((index, committed_bytes(scan, index), "a commit's root does not match its entries"));
-                    return Ok(());
-                }
-                at += length;
-                committed = entries;
-                scan.frontier = frontier.clone();
-                let segment = &mut scan.segments[index];
-                segment.entries = entries;
-                segment.bytes = offset + at as u64;
-                segment.offsets.clone_from(&offsets);
-            }
-            Err(Broken::Short) => {
-                offset += at as u64;
-                buffer.drain(..at);
-                at = 0;
-                let more = read(offset + buffer.len() as u64, SCAN_CHUNK_BYTES)?;
-                if more.is_empty() {
-                    if committed < entries || !buffer.is_empty() {
-                        scan.stop = Some((index, committed_bytes(scan, index), Broken::Short.what()));
-                    } else if entries == 0 {
-                        scan.stop = Some((index, 0, "the segment holds no entries"));
-                    }
-                    return Ok(());
-                }
-                buffer.extend_from_slice(&more);
-            }
-            Err(broken) => {
-                scan.stop = Some((index, committed_bytes(scan, index), broken.what()));
-                return Ok(());
-            }
-        }
-    }
-}
-
-fn committed_bytes(scan: &Scan, index: usize) -> u64 {
-    scan.segments[index].bytes
-}
-
-/// The bytes a batch takes beyond its entries.
+/// The most a batch takes on disk beyond its entries' bytes.
 pub fn batch_overhead_bytes(entries: usize) -> usize {
     HEADER_BYTES + COMMIT_BYTES + entries * frame::FRAME_HEAD_BYTES
+}
+
+/// Removes what a killed process left half-written beside the files of `dir`.
+pub fn remove_asides<D: Disk>(disk: &D, dir: &str) -> io::Result<()> {
+    for name in disk.list(dir)?.into_iter().filter(|name| name.ends_with(disk::ASIDE)) {
+        disk.remove(&format!("{dir}/{name}"))?;
+    }
+    Ok(())
 }

@@ -9,7 +9,12 @@ pub fn leaf_hash(entry: &[u8]) -> Hash {
 }
 
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new().chain_update([1u8]).chain_update(left).chain_update(right).finalize().into()
+    Sha256::new()
+        .chain_update([1u8])
+        .chain_update(left)
+        .chain_update(right)
+        .finalize()
+        .into()
 }
 
 /// Root of the empty tree.
@@ -178,19 +183,22 @@ pub fn verify_consistency(old: u64, new: u64, old_root: &Hash, new_root: &Hash, 
 mod tests {
     use super::*;
 
-    /// Roots over the leaves of the certificate-transparency reference tests.
+    /// The leaves of the certificate-transparency reference tests.
+    const LEAVES: [&[u8]; 8] = [
+        b"",
+        &[0x00],
+        &[0x10],
+        &[0x20, 0x21],
+        &[0x30, 0x31],
+        &[0x40, 0x41, 0x42, 0x43],
+        &[0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57],
+        &[
+            0x60, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
+        ],
+    ];
+
     #[test]
     fn published_roots() {
-        let leaves: [&[u8]; 8] = [
-            b"",
-            &[0x00],
-            &[0x10],
-            &[0x20, 0x21],
-            &[0x30, 0x31],
-            &[0x40, 0x41, 0x42, 0x43],
-            &[0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57],
-            &[0x60, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f],
-        ];
         let roots = [
             "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
             "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
@@ -202,10 +210,45 @@ mod tests {
             "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
         ];
         let mut frontier = Frontier::default();
-        for (leaf, expected) in leaves.iter().zip(roots) {
+        for (leaf, expected) in LEAVES.iter().zip(roots) {
             frontier.push(leaf_hash(leaf));
             assert_eq!(holdfast_core::ids::hex(&frontier.root()), expected);
         }
+    }
+
+    #[test]
+    fn published_proofs() {
+        const A: &str = "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7";
+        const B: &str = "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e";
+        const C: &str = "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4";
+        const D: &str = "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b";
+        const E: &str = "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0";
+        const F: &str = "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7";
+        const G: &str = "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a";
+        let leaves: Vec<Hash> = LEAVES.iter().map(|leaf| leaf_hash(leaf)).collect();
+        let text = |proof: Option<Vec<Hash>>| -> Vec<String> {
+            let proof = proof.unwrap();
+            proof.iter().map(|hash| holdfast_core::ids::hex(hash)).collect()
+        };
+        assert_eq!(text(inclusion_proof(&leaves, 0)), [A, B, C]);
+        assert_eq!(text(inclusion_proof(&leaves, 5)), [D, E, F]);
+        assert_eq!(text(consistency_proof(&leaves, 1)), [A, B, C]);
+        assert_eq!(text(consistency_proof(&leaves, 6)), [G, E, F]);
+        let root = |size: usize| root(&leaves[..size]);
+        assert!(verify_inclusion(
+            leaves[5],
+            5,
+            8,
+            &inclusion_proof(&leaves, 5).unwrap(),
+            &root(8)
+        ));
+        assert!(verify_consistency(
+            6,
+            8,
+            &root(6),
+            &root(8),
+            &consistency_proof(&leaves, 6).unwrap()
+        ));
     }
 
     #[test]
@@ -217,15 +260,30 @@ mod tests {
             for index in 0..size {
                 let path = inclusion_proof(tree, index).unwrap();
                 assert!(verify_inclusion(tree[index], index as u64, size as u64, &path, &whole));
-                assert!(!verify_inclusion(leaf_hash(b"other"), index as u64, size as u64, &path, &whole));
+                assert!(!verify_inclusion(
+                    leaf_hash(b"other"),
+                    index as u64,
+                    size as u64,
+                    &path,
+                    &whole
+                ));
                 if size > 1 {
-                    assert!(!verify_inclusion(tree[index], ((index + 1) % size) as u64, size as u64, &path, &whole));
+                    assert!(!verify_inclusion(
+                        tree[index],
+                        ((index + 1) % size) as u64,
+                        size as u64,
+                        &path,
+                        &whole
+                    ));
                 }
             }
             for old in 1..=size {
                 let proof = consistency_proof(tree, old).unwrap();
                 let before = root(&tree[..old]);
-                assert!(verify_consistency(old as u64, size as u64, &before, &whole, &proof), "{old} of {size}");
+                assert!(
+                    verify_consistency(old as u64, size as u64, &before, &whole, &proof),
+                    "{old} of {size}"
+                );
                 assert!(!verify_consistency(old as u64, size as u64, &leaf_hash(b"x"), &whole, &proof));
             }
         }

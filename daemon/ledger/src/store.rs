@@ -1,22 +1,28 @@
 //! The ledger as the daemon uses it: one writer, any number of readers, one directory, one lock.
 
-use crate::blobs::{self, BlobError};
-use crate::disk::{Disk, RealDisk};
-use crate::log::{Boot, Log, LogError, Segments, read_range};
+use crate::blobs::{self, BlobError, Durable};
+use crate::boot::{self, Loss};
+use crate::disk::{Disk, RealDisk, is_full};
+use crate::log::{Log, LogError, remove_asides};
 use crate::merkle::Hash;
+use crate::options::{Options, Room};
+use crate::reader::Reader;
 use crate::snapshot::{self, Snapshot};
 use holdfast_core::entry::{Entry, EntryError};
 use holdfast_core::ids::Digest;
-use holdfast_core::state::State;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-const LOCK_FILE: &str = "lock";
+pub const LOCK_FILE: &str = "lock";
+/// Roots that are remembered, so that a snapshot may be of a little while ago.
+const RECENT_ROOTS: usize = 4_096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    #[error("another process uses the ledger in {}", .0.display())]
+    #[error("another process uses the ledger in {}: stop that daemon first, or read with the commands that need no lock", .0.display())]
     Locked(PathBuf),
     #[error("opening the ledger in {}", dir.display())]
     Open { dir: PathBuf, source: io::Error },
@@ -26,20 +32,55 @@ pub enum LedgerError {
     Blob(#[from] BlobError),
     #[error("entry {seq} cannot be written")]
     Entry { seq: u64, source: EntryError },
+    #[error("entry {seq} names blob {name:?}, {digest}, which is neither stored nor given with it")]
+    NamesMissingBlob { seq: u64, name: String, digest: Digest },
     #[error("entry {seq} of the log cannot be read")]
     Unreadable { seq: u64, source: EntryError },
-    #[error("writing the snapshot of entry {size}")]
+    #[error("the State in the snapshot of {size} entries cannot be read")]
+    State { size: u64, source: serde_json::Error },
+    #[error("a snapshot of {size} entries cannot be tied to the log: its root is not known any more")]
+    SnapshotRoot { size: u64 },
+    #[error("writing the snapshot of {size} entries")]
     Snapshot { size: u64, source: io::Error },
+    #[error("the ledger's writer has ended")]
+    WriterEnded,
 }
 
 impl LedgerError {
     /// No room on the disk: nothing was recorded, and it may work again later.
     pub fn is_disk_full(&self) -> bool {
-        let full = |source: &io::Error| matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match self {
             LedgerError::Log(LogError::DiskFull { .. }) => true,
-            LedgerError::Blob(BlobError::Write { source, .. }) => full(source),
+            LedgerError::Blob(error) => error.is_disk_full(),
+            LedgerError::Snapshot { source, .. } => is_full(source),
             _ => false,
+        }
+    }
+
+    /// Nothing can be written any more by this process: it has to stop.
+    pub fn is_final(&self) -> bool {
+        match self {
+            LedgerError::Log(LogError::Poisoned(_) | LogError::Loss(_) | LogError::ReadOnly | LogError::Write { .. })
+            | LedgerError::WriterEnded => true,
+            LedgerError::Blob(error @ BlobError::Write { .. }) => !error.is_disk_full(),
+            _ => false,
+        }
+    }
+
+    /// A stable word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            error if error.is_disk_full() => "disk-full",
+            LedgerError::Log(LogError::Loss(_)) => "ledger-loss",
+            LedgerError::Locked(_) => "ledger-locked",
+            LedgerError::Log(LogError::NoSuchEntry { .. }) => "no-such-entry",
+            LedgerError::Log(LogError::Damaged { .. }) | LedgerError::Blob(BlobError::Damaged(_)) => "ledger-damaged",
+            error if error.is_final() => "ledger-stopped",
+            LedgerError::Log(LogError::Order { .. } | LogError::EntrySize(_))
+            | LedgerError::Entry { .. }
+            | LedgerError::NamesMissingBlob { .. } => "entry-refused",
+            LedgerError::Blob(_) => "blob-refused",
+            _ => "ledger-error",
         }
     }
 }
@@ -48,7 +89,7 @@ impl LedgerError {
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pub entries: Vec<Entry>,
-    pub blobs: Vec<(Digest, Vec<u8>)>,
+    pub blobs: Vec<(Digest, Arc<[u8]>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,50 +98,122 @@ pub struct Committed {
     pub root: Hash,
 }
 
-pub struct Ledger<D> {
+/// What opening found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootReport {
+    pub size: u64,
+    pub root: Hash,
+    pub epoch: u64,
+    /// An unacknowledged tail that was cut (or, read-only, that was passed over).
+    pub cut_bytes: u64,
+    /// The run before ended by itself.
+    pub clean: bool,
+    /// Writing is refused; what lies below can be read.
+    pub loss: Option<Loss>,
+    /// Size of the newest snapshot that the log bears out.
+    pub snapshot: Option<u64>,
+    /// Snapshots that are damaged or of another log.
+    pub ignored: Vec<String>,
+}
+
+pub struct Ledger<D = RealDisk> {
     log: Log<D>,
+    options: Options,
+    durable: Durable,
+    /// Sizes at which batches ended, with their roots.
+    recent: VecDeque<Committed>,
+    newest_snapshot: Option<Snapshot>,
     /// Held for as long as the ledger is open.
     _lock: Option<File>,
 }
 
-/// What opening found.
-pub struct Opened<D> {
-    pub ledger: Ledger<D>,
-    pub boot: Boot,
-    pub state: State,
-    /// The snapshot that State was begun from, if any.
-    pub snapshot_size: Option<u64>,
-}
-
 impl Ledger<RealDisk> {
-    pub fn open(dir: &Path) -> Result<Opened<RealDisk>, LedgerError> {
-        let at = |source| LedgerError::Open { dir: dir.to_owned(), source };
+    /// Opens the directory, or makes it; cuts an unacknowledged tail; refuses a second process.
+    pub fn open(dir: &Path, options: Options) -> Result<(Self, BootReport), LedgerError> {
+        let at = |source| LedgerError::Open {
+            dir: dir.to_owned(),
+            source,
+        };
         let disk = RealDisk::create(dir).map_err(at)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK_FILE)).map_err(at)?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| LedgerError::Locked(dir.to_owned()))?;
-        let mut opened = Ledger::open_on(disk, false)?;
-        opened.ledger._lock = Some(lock);
-        Ok(opened)
-    }
-
-    /// A copy, or a directory that another process writes to: nothing is cut, nothing is locked.
-    pub fn open_read_only(dir: &Path) -> Result<Opened<RealDisk>, LedgerError> {
-        if !dir.is_dir() {
-            return Err(LedgerError::Open { dir: dir.to_owned(), source: io::ErrorKind::NotFound.into() });
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(dir.join(LOCK_FILE))
+            .map_err(at)?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LedgerError::Locked(dir.to_owned())),
+            Err(error) => return Err(at(error.into())),
         }
-        Ledger::open_on(RealDisk::existing(dir), true)
+        let (mut ledger, report) = Ledger::open_on(disk, options)?;
+        ledger._lock = Some(lock);
+        Ok((ledger, report))
     }
 
-    pub fn reader(&self, dir: &Path) -> Reader {
-        Reader { dir: dir.to_owned(), segments: self.log.segments() }
+    /// A copy, or a directory that another process writes to: nothing is written, cut or locked.
+    pub fn open_read_only(dir: &Path, options: Options) -> Result<(Self, BootReport), LedgerError> {
+        if !dir.is_dir() {
+            return Err(LedgerError::Open {
+                dir: dir.to_owned(),
+                source: io::ErrorKind::NotFound.into(),
+            });
+        }
+        Ledger::open_read_only_on(RealDisk::existing(dir), options)
     }
 }
 
 impl<D: Disk> Ledger<D> {
-    pub fn open_on(disk: D, read_only: bool) -> Result<Opened<D>, LedgerError> {
-        let (log, boot) = Log::open(disk, read_only)?;
-        let (state, snapshot_size) = load_state(&log)?;
-        Ok(Opened { ledger: Ledger { log, _lock: None }, boot, state, snapshot_size })
+    pub fn open_on(disk: D, options: Options) -> Result<(Self, BootReport), LedgerError> {
+        let (mut ledger, report) = Self::open_as(disk, options, false)?;
+        if report.loss.is_none() {
+            remove_asides(&ledger.log.disk, snapshot::SNAPSHOT_DIR).map_err(|source| LogError::Write {
+                path: snapshot::SNAPSHOT_DIR.into(),
+                source,
+            })?;
+            // From here on, until it is closed, the run has not ended by itself; and what was found is a witness.
+            match ledger.log.write_head(false) {
+                Err(error @ LogError::DiskFull { .. }) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "head not written")
+                }
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
+            }
+        }
+        Ok((ledger, report))
+    }
+
+    pub fn open_read_only_on(disk: D, options: Options) -> Result<(Self, BootReport), LedgerError> {
+        Self::open_as(disk, options, true)
+    }
+
+    fn open_as(disk: D, options: Options, read_only: bool) -> Result<(Self, BootReport), LedgerError> {
+        let mut booted = boot::boot(&disk, read_only)?;
+        let (size, root) = (booted.frontier.size(), booted.frontier.root());
+        let newest_snapshot = booted.snapshot.take();
+        let report = BootReport {
+            size,
+            root,
+            epoch: booted.epoch,
+            cut_bytes: booted.cut_bytes,
+            clean: booted.loss.is_none() && booted.cut_bytes == 0 && booted.head.size == size && (booted.head.clean || size == 0),
+            loss: booted.loss.clone(),
+            snapshot: newest_snapshot.as_ref().map(|snapshot| snapshot.size),
+            ignored: std::mem::take(&mut booted.ignored),
+        };
+        let log = Log::new(disk, options.clone(), booted, read_only);
+        let recent = VecDeque::from([Committed { size, root }]);
+        Ok((
+            Self {
+                log,
+                options,
+                durable: Durable::default(),
+                recent,
+                newest_snapshot,
+                _lock: None,
+            },
+            report,
+        ))
     }
 
     pub fn size(&self) -> u64 {
@@ -115,118 +228,175 @@ impl<D: Disk> Ledger<D> {
         self.log.epoch()
     }
 
-    pub fn disk(&mut self) -> &mut D {
-        &mut self.log.disk
+    pub fn disk(&self) -> &D {
+        &self.log.disk
     }
 
-    pub fn into_disk(self) -> D {
-        self.log.disk
+    /// Usable from other threads, while this ledger is written to and after it is gone.
+    pub fn reader(&self) -> Reader<D> {
+        Reader {
+            disk: self.log.disk.clone(),
+            shared: self.log.shared(),
+            options: self.options.clone(),
+        }
     }
 
-    /// Appends several batches under one fsync.
-    pub fn append(&mut self, batches: &[Batch]) -> Result<Committed, LedgerError> {
+    /// An error if nothing can be written, and why.
+    pub fn writable(&self) -> Result<(), LedgerError> {
+        Ok(self.log.writable()?)
+    }
+
+    pub fn room(&self) -> Result<Room, LedgerError> {
+        self.reader().room()
+    }
+
+    /// Makes the batch durable: its blobs, then its entries. All of its entries, or none.
+    pub fn append(&mut self, batch: &Batch) -> Result<Committed, LedgerError> {
+        self.append_group(std::slice::from_ref(batch))
+            .pop()
+            .unwrap_or(Err(LedgerError::WriterEnded))
+    }
+
+    /// Several batches under one commit and one fdatasync. A batch that is refused for what it is does not harm the others.
+    pub fn append_group(&mut self, batches: &[Batch]) -> Vec<Result<Committed, LedgerError>> {
         let mut encoded = Vec::new();
-        for entry in batches.iter().flat_map(|batch| &batch.entries) {
-            let bytes = entry.to_bytes().map_err(|source| LedgerError::Entry { seq: entry.seq, source })?;
-            encoded.push((entry.seq, bytes));
+        let mut ends = Vec::new();
+        let mut outcomes: Vec<Result<(), LedgerError>> = Vec::new();
+        for batch in batches {
+            let next = self.log.size() + encoded.len() as u64;
+            let ready = self
+                .log
+                .writable()
+                .map_err(LedgerError::from)
+                .and_then(|()| encode(batch, next))
+                .and_then(|bytes| {
+                    self.store_blobs(batch)?;
+                    Ok(bytes)
+                });
+            outcomes.push(ready.map(|bytes| {
+                encoded.extend(bytes);
+                let end = self.log.size() + encoded.len() as u64;
+                if ends.last() != Some(&end) {
+                    ends.push(end);
+                }
+            }));
         }
-        for (digest, bytes) in batches.iter().flat_map(|batch| &batch.blobs) {
-            blobs::put(&mut self.log.disk, digest, bytes)?;
-        }
-        self.log.append(&encoded)?;
-        Ok(Committed { size: self.log.size(), root: self.log.root() })
+        let appended = self.log.append(&encoded, &ends).map(|roots| {
+            for (size, root) in roots {
+                self.remember(Committed { size, root });
+            }
+        });
+        let committed = Committed {
+            size: self.log.size(),
+            root: self.log.root(),
+        };
+        // The error itself cannot be cloned: the first batch gets it, the others what it means for them.
+        let mut failure = appended.err();
+        let disk_full = matches!(failure, Some(LogError::DiskFull { .. }));
+        let failed = failure.is_some();
+        let mut again = || match failure.take() {
+            Some(error) => error,
+            None if disk_full => LogError::DiskFull {
+                source: io::ErrorKind::StorageFull.into(),
+            },
+            None => self
+                .log
+                .writable()
+                .err()
+                .unwrap_or(LogError::Poisoned("the batch before it failed".into())),
+        };
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.and_then(|()| if failed { Err(again().into()) } else { Ok(committed) }))
+            .collect()
     }
 
+    fn remember(&mut self, committed: Committed) {
+        if self.recent.len() == RECENT_ROOTS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(committed);
+    }
+
+    fn store_blobs(&mut self, batch: &Batch) -> Result<(), LedgerError> {
+        let limit = self.options.blob_max_bytes;
+        for (digest, bytes) in &batch.blobs {
+            if let Err(error) = self.durable.put(&self.log.disk, digest, bytes, limit) {
+                return Err(self.blob_failed(error));
+            }
+        }
+        for entry in &batch.entries {
+            for (name, digest) in &entry.blobs {
+                match self.durable.settle(&self.log.disk, digest, limit) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        return Err(LedgerError::NamesMissingBlob {
+                            seq: entry.seq,
+                            name: name.clone(),
+                            digest: digest.clone(),
+                        });
+                    }
+                    Err(error) => return Err(self.blob_failed(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn blob_failed(&mut self, error: BlobError) -> LedgerError {
+        if matches!(error, BlobError::Write { .. }) && !error.is_disk_full() {
+            self.log.poison(format!("{error}"));
+        }
+        error.into()
+    }
+
+    /// Off the acknowledged path; see `head`. True when there was something to write.
     pub fn write_head(&mut self) -> Result<bool, LedgerError> {
-        Ok(self.log.write_head()?)
+        Ok(self.log.write_head(false)?)
     }
 
-    /// `state` is the fold of everything appended so far.
-    pub fn write_snapshot(&mut self, state: &State) -> Result<(), LedgerError> {
-        let size = self.log.size();
-        let fail = |source| LedgerError::Snapshot { size, source };
-        let body = serde_json::to_vec(state).map_err(|error| fail(io::Error::other(error)))?;
-        let snapshot = Snapshot { size, root: self.log.root(), body };
-        snapshot::write(&mut self.log.disk, &snapshot).map_err(fail)
-    }
-
-    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>, LedgerError> {
-        Ok(blobs::get(&self.log.disk, digest)?)
-    }
-
-    pub fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, LedgerError> {
-        parse_all(from, self.log.read(from, to)?)
-    }
-}
-
-fn parse_all(from: u64, raw: Vec<Vec<u8>>) -> Result<Vec<Entry>, LedgerError> {
-    raw.iter()
-        .zip(from..)
-        .map(|(bytes, seq)| Entry::parse(bytes).map_err(|source| LedgerError::Unreadable { seq, source }))
-        .collect()
-}
-
-/// State as of the log's end: the newest snapshot that the log bears out, and the entries after it.
-pub fn load_state<D: Disk>(log: &Log<D>) -> Result<(State, Option<u64>), LedgerError> {
-    const FOLDED_AT_ONCE: u64 = 10_000;
-    let names = snapshot::names(&log.disk).unwrap_or_default();
-    let newest = names.iter().rev().find_map(|name| {
-        let snapshot = snapshot::read(&log.disk, name).ok()??;
-        let state: State = serde_json::from_slice(&snapshot.body).ok()?;
-        // The root is checked by whoever verifies; here it is enough that State stands where the log does.
-        (snapshot.size <= log.size() && state.size == snapshot.size).then_some((state, snapshot.size))
-    });
-    let (mut state, from) = match newest {
-        Some((state, size)) => (state, Some(size)),
-        None => (State::default(), None),
-    };
-    let mut at = state.size;
-    while at < log.size() {
-        let to = (at + FOLDED_AT_ONCE).min(log.size());
-        for entry in parse_all(at, log.read(at, to)?)? {
-            state.fold(&entry);
+    /// The last act of a run that ends by itself. Dropping the ledger instead is what a crash looks like.
+    pub fn close(mut self) -> Result<(), LedgerError> {
+        if self.log.writable().is_ok() {
+            self.log.write_head(true)?;
         }
-        at = to;
-    }
-    Ok((state, from))
-}
-
-/// Reads what is committed, from any thread, while the writer goes on.
-#[derive(Clone)]
-pub struct Reader {
-    dir: PathBuf,
-    segments: Segments,
-}
-
-impl Reader {
-    fn disk(&self) -> RealDisk {
-        RealDisk::existing(&self.dir)
+        Ok(())
     }
 
-    pub fn size(&self) -> u64 {
-        let segments = self.segments.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        segments.last().map_or(0, |segment| segment.first + segment.entries)
+    /// `body` is State as the fold of the first `size` entries: those of the log, or of a batch that ended lately.
+    pub fn write_snapshot(&mut self, size: u64, body: Vec<u8>) -> Result<(), LedgerError> {
+        self.log.writable()?;
+        let known = self.recent.iter().rev().find(|committed| committed.size == size);
+        let root = known.ok_or(LedgerError::SnapshotRoot { size })?.root;
+        snapshot::write(&self.log.disk, &Snapshot { size, root, body }).map_err(|error| LedgerError::Snapshot {
+            size,
+            source: error.source,
+        })
     }
 
-    pub fn raw(&self, from: u64, to: u64) -> Result<Vec<Vec<u8>>, LedgerError> {
-        Ok(read_range(&self.disk(), &self.segments, from, to)?)
-    }
-
-    pub fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, LedgerError> {
-        parse_all(from, self.raw(from, to)?)
-    }
-
-    pub fn entry(&self, seq: u64) -> Result<Entry, LedgerError> {
-        let size = self.size();
-        let found = self.entries(seq, seq.saturating_add(1))?.pop();
-        found.ok_or(LedgerError::Log(LogError::NoSuchEntry { seq, size }))
+    /// The newest snapshot that the log bears out, as found at boot. Gives its memory away.
+    pub fn take_newest_snapshot(&mut self) -> Option<Snapshot> {
+        self.newest_snapshot.take()
     }
 
     pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>, LedgerError> {
-        Ok(blobs::get(&self.disk(), digest)?)
+        Ok(blobs::get(&self.log.disk, digest, self.options.blob_max_bytes)?)
     }
+}
 
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
+fn encode(batch: &Batch, next: u64) -> Result<Vec<(u64, Vec<u8>)>, LedgerError> {
+    let in_order = |(entry, expected): (&Entry, u64)| {
+        if entry.seq != expected {
+            return Err(LogError::Order {
+                expected,
+                found: entry.seq,
+            }
+            .into());
+        }
+        let bytes = entry
+            .to_bytes()
+            .map_err(|source| LedgerError::Entry { seq: entry.seq, source })?;
+        Ok((entry.seq, bytes))
+    };
+    batch.entries.iter().zip(next..).map(in_order).collect()
 }

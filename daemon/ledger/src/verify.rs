@@ -1,192 +1,378 @@
 //! The offline verifier: every frame, every root, every entry's form and order, every blob, the head and the snapshots.
-//! It cuts nothing, and names the first damaged entry and what is still provable.
+//! It cuts nothing, and names the first damaged entry and what is still provable. It reads in pieces.
 
-use crate::blobs;
-use crate::disk::Disk;
-use crate::frame::{self, Broken, Frame, HEADER_BYTES, Header};
-use crate::head;
-use crate::log::{LOG_DIR, path_of};
-use crate::merkle::{Frontier, leaf_hash};
-use crate::snapshot;
+use crate::blobs::{self, BlobError};
+use crate::boot::{self, Claim};
+use crate::disk::{Disk, RealDisk};
+use crate::head::{self, HEAD_FILE, Slot};
+use crate::log::{LOG_DIR, LogError, path_of};
+use crate::merkle::{Frontier, Hash, empty_root};
+use crate::options::Options;
+use crate::snapshot::{self, Found};
+use crate::store::{LOCK_FILE, LedgerError};
+use crate::walk::{Step, Stop, has_commit_beyond, walk_segment};
 use holdfast_core::entry::Entry;
 use holdfast_core::ids::{Digest, hex};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 
 const FINDINGS_MAX: usize = 100;
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct VerifyReport {
+    /// Nothing was found.
     pub ok: bool,
-    /// Entries proven by a commit's root.
+    /// Entries 0 to `entries` - 1 are intact and proven by `root`.
     pub entries: u64,
     pub root: String,
     pub epoch: u64,
+    /// Distinct blobs that entries name, and that are stored and whole.
     pub blobs: u64,
+    /// Intact snapshots that the log bears out.
     pub snapshots: u64,
-    /// Size that the head says was acknowledged.
-    pub head: u64,
+    /// So many entries were acknowledged, at least, by what was written after them.
+    pub acknowledged: u64,
+    /// A daemon is writing to this directory: an unfinished tail is not a finding.
+    pub live: bool,
+    /// In the order of the log; the first one names the first damage.
     pub findings: Vec<Finding>,
     pub findings_left_out: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// A stable word.
+    pub code: &'static str,
     /// The entry concerned, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
     pub file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
-    /// A stable word.
-    pub code: &'static str,
     pub message: String,
 }
 
 impl VerifyReport {
     fn find(&mut self, code: &'static str, seq: Option<u64>, file: &str, offset: Option<u64>, message: impl Into<String>) {
-        self.ok = false;
         if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(Finding { seq, file: file.into(), offset, code, message: message.into() });
+            self.findings.push(Finding {
+                code,
+                seq,
+                file: file.into(),
+                offset,
+                message: message.into(),
+            });
         } else {
             self.findings_left_out += 1;
         }
     }
+
+    /// The first entry that is damaged or missing.
+    pub fn first_damaged(&self) -> Option<&Finding> {
+        self.findings
+            .iter()
+            .filter(|finding| finding.seq.is_some())
+            .min_by_key(|finding| finding.seq)
+    }
 }
 
-pub fn verify(disk: &impl Disk) -> io::Result<VerifyReport> {
-    let mut report = VerifyReport { ok: true, epoch: 1, ..VerifyReport::default() };
-    let mut walk = Walk { frontier: Frontier::default(), last_t: 0, named: BTreeMap::new(), roots: BTreeMap::new() };
-    for name in snapshot::names(disk)? {
-        let path = format!("{}/{name}", snapshot::SNAPSHOT_DIR);
-        match snapshot::read(disk, &name)? {
-            Some(snapshot) => {
-                walk.roots.insert(snapshot.size, (path, snapshot.root, false));
-            }
-            None => report.find("snapshot-damaged", None, &path, None, "the snapshot is damaged; a boot ignores it"),
-        }
+/// Verifies a directory, whether a daemon writes to it or not.
+pub fn verify(dir: &Path) -> Result<VerifyReport, LedgerError> {
+    if !dir.join(LOG_DIR).is_dir() && !dir.join(HEAD_FILE).is_file() {
+        let source = io::Error::new(io::ErrorKind::NotFound, "there is no ledger in this directory");
+        return Err(LedgerError::Open {
+            dir: dir.to_owned(),
+            source,
+        });
     }
-    for head in head::slots(disk)?.into_iter().flatten() {
-        report.head = report.head.max(head.size);
-        walk.roots.insert(head.size, (head::HEAD_FILE.into(), head.root, false));
-    }
-    let files: Vec<String> = disk.list(LOG_DIR)?.into_iter().filter(|file| file.ends_with(".log")).collect();
+    verify_on(&RealDisk::existing(dir), &Options::default(), is_live(dir))
+}
+
+fn is_live(dir: &Path) -> bool {
+    let Ok(lock) = std::fs::File::open(dir.join(LOCK_FILE)) else {
+        return false;
+    };
+    matches!(
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared),
+        Err(rustix::io::Errno::WOULDBLOCK)
+    )
+}
+
+pub fn verify_on<D: Disk>(disk: &D, options: &Options, live: bool) -> Result<VerifyReport, LedgerError> {
+    let mut report = VerifyReport {
+        epoch: 1,
+        live,
+        ..VerifyReport::default()
+    };
+    // What makes claims is read before the log: a writer at work can only be ahead of it.
+    let mut claims = read_claims(disk, &mut report)?;
+    boot::settle(&mut claims, 0, empty_root());
+    report.acknowledged = claims.iter().map(|claim| claim.size).max().unwrap_or(0);
+    let mut entries = Entries {
+        last_t: 0,
+        named: BTreeMap::new(),
+        findings: Vec::new(),
+    };
+    let mut frontier = Frontier::default();
+    let files = boot::log_files(disk)?;
+    let mut stopped = false;
     for (index, file) in files.iter().enumerate() {
-        let intact = verify_segment(disk, file, &mut walk, &mut report)?;
-        if !intact {
-            if index + 1 < files.len() {
-                report.find("unprovable", Some(walk.frontier.size()), &path_of(&files[index + 1]), None, "later segments cannot be proven after this damage");
+        let path = path_of(file);
+        let stop = verify_segment(disk, &path, &mut frontier, &mut claims, &mut entries, &mut report).map_err(|source| {
+            LogError::Read {
+                path: path.clone(),
+                source,
             }
+        })?;
+        if let Some((committed_bytes, stop)) = stop {
+            let later_segments = files.len() - index - 1;
+            report_stop(
+                disk,
+                &path,
+                committed_bytes,
+                &stop,
+                later_segments,
+                frontier.size(),
+                &mut report,
+            )?;
+            stopped = true;
             break;
         }
     }
-    report.entries = walk.frontier.size();
-    report.root = hex(&walk.frontier.root());
-    if report.head > report.entries {
-        let message = format!("{} entries were acknowledged, {} are provable", report.head, report.entries);
-        report.find("acknowledged-lost", Some(report.entries), head::HEAD_FILE, None, message);
+    report.entries = frontier.size();
+    report.root = hex(&frontier.root());
+    if !stopped && report.acknowledged > report.entries {
+        let message = format!(
+            "{} entries were acknowledged, {} are here",
+            report.acknowledged, report.entries
+        );
+        report.find("acknowledged-lost", Some(report.entries), LOG_DIR, None, message);
     }
-    for (size, (file, _, matched)) in &walk.roots {
-        if !matched && *size <= report.entries && *size > 0 {
-            report.find("root-mismatch", None, file, None, format!("its root for {size} entries is not the log's"));
-        } else if !matched && *size > report.entries && file != head::HEAD_FILE {
-            report.find("snapshot-ahead", None, file, None, format!("it is of {size} entries, the log has {}", report.entries));
-        }
+    for finding in entries
+        .findings
+        .into_iter()
+        .filter(|finding| finding.seq.is_none_or(|seq| seq < frontier.size()))
+    {
+        report.find(finding.code, finding.seq, &finding.file, finding.offset, finding.message);
     }
-    verify_blobs(disk, &walk.named, &mut report);
+    judge_claims(&claims, &mut report);
+    verify_blobs(disk, options, &entries.named, frontier.size(), &mut report);
+    report.findings.sort_by_key(|finding| finding.seq.unwrap_or(u64::MAX));
+    report.ok = report.findings.is_empty();
     Ok(report)
 }
 
-struct Walk {
-    /// Over committed entries only.
-    frontier: Frontier,
+fn read_claims<D: Disk>(disk: &D, report: &mut VerifyReport) -> Result<Vec<Claim>, LedgerError> {
+    let reading = |path: &str| {
+        let path = path.to_owned();
+        move |source| LogError::Read { path, source }
+    };
+    let slots = head::slots(disk).map_err(reading(HEAD_FILE))?;
+    for (number, slot) in slots.iter().enumerate() {
+        // A slot is within one sector: a crash does not tear it.
+        if *slot == Slot::Damaged {
+            report.find(
+                "head-damaged",
+                None,
+                HEAD_FILE,
+                Some(number as u64 * 512),
+                format!("slot {number} is damaged"),
+            );
+        }
+    }
+    let mut claims = boot::claims_of_heads(&slots);
+    for name in snapshot::names(disk).map_err(reading(snapshot::SNAPSHOT_DIR))? {
+        let path = snapshot::path_of(&name);
+        match snapshot::read(disk, &name).map_err(reading(&path))? {
+            Found::Intact(snapshot) => claims.push(Claim {
+                size: snapshot.size,
+                root: snapshot.root,
+                file: path,
+                found: None,
+            }),
+            Found::Damaged => report.find(
+                "snapshot-damaged",
+                None,
+                &path,
+                None,
+                "the snapshot is damaged; a boot ignores it",
+            ),
+            Found::Gone => {}
+        }
+    }
+    Ok(claims)
+}
+
+struct Entries {
     last_t: u64,
     /// Blob to the first entry that names it.
     named: BTreeMap<Digest, u64>,
-    /// Size to who claims a root for it, and whether the log bears it out.
-    roots: BTreeMap<u64, (String, [u8; 32], bool)>,
+    /// Kept back until it is known whether the entry is committed.
+    findings: Vec<Finding>,
 }
 
-/// False when the rest of the log cannot be proven.
-fn verify_segment(disk: &impl Disk, file: &str, walk: &mut Walk, report: &mut VerifyReport) -> io::Result<bool> {
-    let path = path_of(file);
-    let bytes = disk.read(&path)?.unwrap_or_default();
-    match Header::parse(&bytes) {
-        Some(header) if header.first == walk.frontier.size() && *file == format!("{:020}.log", header.first) => report.epoch = report.epoch.max(header.epoch),
-        _ => {
-            report.find("header-damaged", Some(walk.frontier.size()), &path, Some(0), "the segment's header is damaged or belongs elsewhere");
-            return Ok(false);
-        }
+fn verify_segment<D: Disk>(
+    disk: &D,
+    path: &str,
+    frontier: &mut Frontier,
+    claims: &mut [Claim],
+    entries: &mut Entries,
+    report: &mut VerifyReport,
+) -> io::Result<Option<(u64, Stop)>> {
+    let sizes = boot::claimed_sizes(claims);
+    let mut pending: Vec<(u64, Hash)> = Vec::new();
+    let walked = walk_segment(disk, path, frontier, &sizes, |step| match step {
+        Step::Entry { seq, offset, payload } => verify_entry(payload, seq, path, offset, entries),
+        Step::Claimed { frontier } => pending.push((frontier.size(), frontier.root())),
+        Step::Commit { .. } => {}
+    })?;
+    for (size, root) in pending.into_iter().filter(|(size, _)| *size <= frontier.size()) {
+        boot::settle(claims, size, root);
     }
-    let mut at = HEADER_BYTES;
-    let mut frontier = walk.frontier.clone();
-    while at < bytes.len() {
-        let seq = frontier.size();
-        match frame::parse(&bytes[at..]) {
-            Ok((Frame::Entry(payload), length)) => {
-                verify_entry(payload, seq, &path, at as u64, walk, report);
-                frontier.push(leaf_hash(payload));
-                at += length;
-            }
-            Ok((Frame::Commit { size, root }, length)) => {
-                if size != frontier.size() || root != frontier.root() {
-                    let first = walk.frontier.size();
-                    let message = format!("the root over entries {first} to {} does not match their bytes", size.saturating_sub(1));
-                    report.find("root-mismatch", Some(first), &path, Some(at as u64), message);
-                    return Ok(false);
-                }
-                walk.frontier = frontier.clone();
-                if let Some((_, claimed, matched)) = walk.roots.get_mut(&size) {
-                    *matched = *claimed == root;
-                }
-                at += length;
-            }
-            Err(broken) => {
-                let torn = walk.frontier.size() >= report.head && !frame::has_commit_above(&bytes[at..], walk.frontier.size());
-                let (code, message) = match torn {
-                    true => ("torn-tail", "an unacknowledged tail; a boot cuts it".to_owned()),
-                    false => ("entry-damaged", format!("entry {seq}: {}", broken.what())),
-                };
-                let message = if torn && broken != Broken::Short { format!("{message} ({})", broken.what()) } else { message };
-                report.find(code, Some(seq), &path, Some(at as u64), message);
-                return Ok(false);
-            }
-        }
-    }
-    if frontier.size() > walk.frontier.size() {
-        report.find("torn-tail", Some(walk.frontier.size()), &path, None, "entries without a commit; a boot cuts them");
-        return Ok(false);
-    }
-    Ok(true)
+    report.epoch = report.epoch.max(walked.epoch);
+    Ok(walked.stop.map(|stop| (walked.committed_bytes, stop)))
 }
 
-fn verify_entry(payload: &[u8], seq: u64, path: &str, offset: u64, walk: &mut Walk, report: &mut VerifyReport) {
+fn verify_entry(payload: &[u8], seq: u64, path: &str, offset: u64, entries: &mut Entries) {
+    let mut find = |code, message| {
+        if entries.findings.len() < FINDINGS_MAX {
+            entries.findings.push(Finding {
+                code,
+                seq: Some(seq),
+                file: path.into(),
+                offset: Some(offset),
+                message,
+            });
+        }
+    };
     let entry = match Entry::parse_canonical(payload) {
         Ok(entry) => entry,
-        Err(error) => return report.find("entry-form", Some(seq), path, Some(offset), format!("entry {seq}: {error}")),
+        Err(error) => return find("entry-form", format!("entry {seq}: {error}")),
     };
     if entry.seq != seq {
-        report.find("entry-order", Some(seq), path, Some(offset), format!("entry {seq} says it is {}", entry.seq));
+        find("entry-order", format!("entry {seq} says it is {}", entry.seq));
     }
-    if entry.t < walk.last_t {
-        report.find("time-back", Some(seq), path, Some(offset), format!("entry {seq}: ledger time goes back"));
+    if entry.t < entries.last_t {
+        find(
+            "time-back",
+            format!("entry {seq}: ledger time goes back from {} to {}", entries.last_t, entry.t),
+        );
     }
-    if entry.because.iter().any(|cause| *cause >= seq) {
-        report.find("cause-order", Some(seq), path, Some(offset), format!("entry {seq} names a cause that comes after it"));
+    if let Some(cause) = entry.because.iter().find(|cause| **cause >= seq) {
+        find(
+            "cause-order",
+            format!("entry {seq} names entry {cause} as its cause, which comes after it"),
+        );
     }
-    walk.last_t = walk.last_t.max(entry.t);
+    entries.last_t = entries.last_t.max(entry.t);
     for digest in entry.blobs.into_values() {
-        walk.named.entry(digest).or_insert(seq);
+        entries.named.entry(digest).or_insert(seq);
     }
 }
 
-fn verify_blobs(disk: &impl Disk, named: &BTreeMap<Digest, u64>, report: &mut VerifyReport) {
-    for (digest, seq) in named {
-        match blobs::get(disk, digest) {
-            Ok(_) => report.blobs += 1,
-            Err(error) => report.find("blob", Some(*seq), &blobs::path_of(digest), None, format!("{error}; entry {seq} names it")),
+fn report_stop<D: Disk>(
+    disk: &D,
+    path: &str,
+    committed_bytes: u64,
+    stop: &Stop,
+    later_segments: usize,
+    size: u64,
+    report: &mut VerifyReport,
+) -> Result<(), LedgerError> {
+    let beyond = has_commit_beyond(disk, path, committed_bytes, size).map_err(|source| LogError::Read {
+        path: path.into(),
+        source,
+    })?;
+    if later_segments == 0 && !beyond && report.acknowledged <= size {
+        if !report.live {
+            let message = format!(
+                "an unacknowledged tail after entry {}: {}; a boot cuts it",
+                size as i128 - 1,
+                stop.what
+            );
+            report.find("torn-tail", Some(size), path, Some(committed_bytes), message);
+        }
+        return Ok(());
+    }
+    let provable = if size == 0 {
+        "nothing before it is provable".to_owned()
+    } else {
+        format!("entries 0 to {} are intact and provable", size - 1)
+    };
+    let code = if stop.what.contains("root") {
+        "root-mismatch"
+    } else {
+        "entry-damaged"
+    };
+    report.acknowledged = report.acknowledged.max(stop.seq + 1);
+    let rest = if later_segments > 0 {
+        format!("; {later_segments} later segments cannot be proven from here")
+    } else {
+        String::new()
+    };
+    report.find(
+        code,
+        Some(stop.seq),
+        path,
+        Some(stop.offset),
+        format!("entry {}: {}; {provable}{rest}", stop.seq, stop.what),
+    );
+    Ok(())
+}
+
+fn judge_claims(claims: &[Claim], report: &mut VerifyReport) {
+    for claim in claims {
+        let is_head = claim.file == HEAD_FILE;
+        match claim.found {
+            Some(root) if root == claim.root => report.snapshots += u64::from(!is_head),
+            Some(_) => report.find(
+                "claim-mismatch",
+                None,
+                &claim.file,
+                None,
+                format!("it names another root for {} entries than the log has", claim.size),
+            ),
+            None if claim.size <= report.entries => {
+                report.find(
+                    "claim-mismatch",
+                    None,
+                    &claim.file,
+                    None,
+                    format!("it is of {} entries, where no batch of the log ends", claim.size),
+                );
+            }
+            None => report.find(
+                "claim-ahead",
+                None,
+                &claim.file,
+                None,
+                format!("it is of {} entries; {} are provable", claim.size, report.entries),
+            ),
         }
     }
-    report.snapshots = snapshot::names(disk).map_or(0, |names| names.len() as u64);
+}
+
+fn verify_blobs<D: Disk>(disk: &D, options: &Options, named: &BTreeMap<Digest, u64>, size: u64, report: &mut VerifyReport) {
+    for (digest, seq) in named.iter().filter(|(_, seq)| **seq < size) {
+        // A cap set lower later does not make older blobs wrong.
+        match blobs::get(disk, digest, options.blob_max_bytes.max(1 << 30)) {
+            Ok(_) => report.blobs += 1,
+            Err(error) => {
+                let code = if matches!(error, BlobError::Missing(_)) {
+                    "blob-missing"
+                } else {
+                    "blob-damaged"
+                };
+                report.find(
+                    code,
+                    Some(*seq),
+                    &blobs::path_of(digest),
+                    None,
+                    format!("{error}; entry {seq} names it"),
+                );
+            }
+        }
+    }
 }

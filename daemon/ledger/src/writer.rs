@@ -2,114 +2,141 @@
 
 use crate::disk::Disk;
 use crate::store::{Batch, Committed, Ledger, LedgerError};
-use holdfast_core::state::State;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::error::Error;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// The head is written when nothing was appended for so long.
+/// The head is at most so much older than the last append.
 const HEAD_AFTER: Duration = Duration::from_millis(50);
 /// Batches in one commit.
 const GROUP_MAX: usize = 256;
+/// Submitting waits when so many are queued: a slow disk slows the engine, it does not fill the memory.
+const QUEUE_MAX: usize = 1_024;
 
-type Done = Box<dyn FnOnce(Result<Committed, std::sync::Arc<LedgerError>>) + Send>;
+type Done<T> = Box<dyn FnOnce(Result<T, LedgerError>) + Send>;
 
 enum Job {
-    Append(Batch, Done),
-    Snapshot(Box<State>),
+    Append(Batch, Done<Committed>),
+    Snapshot { size: u64, body: Vec<u8>, done: Done<()> },
 }
 
+/// Dropping it ends the thread as `close` does.
 pub struct Writer {
-    jobs: Option<Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<Result<(), LedgerError>>>,
 }
 
 impl Writer {
-    pub fn spawn<D: Disk + 'static>(ledger: Ledger<D>) -> std::io::Result<Self> {
-        let (jobs, queue) = channel();
-        let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || run(ledger, &queue))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    pub fn spawn<D: Disk>(ledger: Ledger<D>) -> std::io::Result<Self> {
+        let (jobs, queue) = sync_channel(QUEUE_MAX);
+        let thread = std::thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || run(ledger, &queue))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
     }
 
-    /// `done` is called from the writer's thread once the batch is durable, or cannot be.
-    pub fn submit(&self, batch: Batch, done: impl FnOnce(Result<Committed, std::sync::Arc<LedgerError>>) + Send + 'static) {
-        self.send(Job::Append(batch, Box::new(done)));
-    }
-
-    /// Written after everything submitted before it; skipped when State is not the fold of just that.
-    pub fn snapshot(&self, state: State) {
-        self.send(Job::Snapshot(Box::new(state)));
-    }
-
-    fn send(&self, job: Job) {
-        if let Some(jobs) = &self.jobs {
-            // The thread ends only when this sender is dropped.
-            let _ = jobs.send(job);
+    /// `done` is called from the writer's thread once the batch is durable, or cannot be. Batches are committed in the
+    /// order in which they are submitted. Waits while the queue is full: `done` must not wait for whoever submits.
+    pub fn submit(&self, batch: Batch, done: impl FnOnce(Result<Committed, LedgerError>) + Send + 'static) {
+        if let Some(Job::Append(_, done)) = self.send(Job::Append(batch, Box::new(done))) {
+            done(Err(LedgerError::WriterEnded));
         }
     }
 
-    /// Ends after everything queued is done and the head is written.
-    pub fn close(mut self) {
-        self.join();
+    /// Written after everything submitted before it. `body` is State as the fold of the first `size` entries, where a batch
+    /// ended.
+    pub fn snapshot(&self, size: u64, body: Vec<u8>, done: impl FnOnce(Result<(), LedgerError>) + Send + 'static) {
+        if let Some(Job::Snapshot { done, .. }) = self.send(Job::Snapshot {
+            size,
+            body,
+            done: Box::new(done),
+        }) {
+            done(Err(LedgerError::WriterEnded));
+        }
     }
 
-    fn join(&mut self) {
+    /// Gives the job back when the thread has ended.
+    fn send(&self, job: Job) -> Option<Job> {
+        match &self.jobs {
+            Some(jobs) => jobs.send(job).err().map(|unsent| unsent.0),
+            None => Some(job),
+        }
+    }
+
+    /// Ends after everything queued is done and the head says that the run ended by itself.
+    pub fn close(mut self) -> Result<(), LedgerError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), LedgerError> {
         self.jobs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the ledger's writer panicked");
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(closed)) => closed,
+            Some(Err(_)) => Err(LedgerError::WriterEnded),
+            None => Ok(()),
         }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.join();
+        if let Err(error) = self.join() {
+            tracing::error!(error = &error as &dyn Error, "the ledger did not close well");
+        }
     }
 }
 
-fn run<D: Disk>(mut ledger: Ledger<D>, queue: &Receiver<Job>) {
+// The writer is the adapter to the disk: how often it notes its head is no decision of the engine's.
+fn run<D: Disk>(mut ledger: Ledger<D>, queue: &Receiver<Job>) -> Result<(), LedgerError> {
+    let mut unnoted_since: Option<Instant> = None;
     loop {
-        let first = match queue.recv_timeout(HEAD_AFTER) {
-            Ok(job) => job,
+        let due = unnoted_since.map(|since| HEAD_AFTER.saturating_sub(since.elapsed()));
+        let first = match due {
+            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(Duration::ZERO) => Err(RecvTimeoutError::Timeout),
+            Some(left) => queue.recv_timeout(left),
+        };
+        let mut next = match first {
+            Ok(job) => Some(job),
             Err(RecvTimeoutError::Timeout) => {
-                write_head(&mut ledger);
+                note_head(&mut ledger);
+                unnoted_since = None;
                 continue;
             }
-            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Disconnected) => return ledger.close(),
         };
         let (mut batches, mut dones) = (Vec::new(), Vec::new());
         let mut snapshot = None;
-        let mut job = Some(first);
-        while let Some(next) = job.take() {
-            match next {
+        while let Some(job) = next.take() {
+            match job {
                 Job::Append(batch, done) => {
                     batches.push(batch);
                     dones.push(done);
+                    if batches.len() < GROUP_MAX {
+                        next = queue.try_recv().ok();
+                    }
                 }
-                Job::Snapshot(state) => snapshot = Some(state),
-            }
-            if snapshot.is_none() && batches.len() < GROUP_MAX {
-                job = queue.try_recv().ok();
+                Job::Snapshot { size, body, done } => snapshot = Some((size, body, done)),
             }
         }
-        let outcome = ledger.append(&batches).map_err(std::sync::Arc::new);
-        for done in dones {
-            done(outcome.clone());
-        }
-        if let Some(state) = snapshot.filter(|state| state.size == ledger.size()) {
-            if let Err(error) = ledger.write_snapshot(&state) {
-                tracing::warn!(error = &error as &dyn std::error::Error, "snapshot not written; the next boot folds more");
+        if !batches.is_empty() {
+            unnoted_since.get_or_insert_with(Instant::now);
+            for (done, outcome) in dones.into_iter().zip(ledger.append_group(&batches)) {
+                done(outcome);
             }
-            write_head(&mut ledger);
+        }
+        if let Some((size, body, done)) = snapshot {
+            done(ledger.write_snapshot(size, body));
         }
     }
-    write_head(&mut ledger);
 }
 
-fn write_head<D: Disk>(ledger: &mut Ledger<D>) {
+fn note_head<D: Disk>(ledger: &mut Ledger<D>) {
     if let Err(error) = ledger.write_head() {
-        tracing::warn!(error = &error as &dyn std::error::Error, "head not written");
+        tracing::warn!(error = &error as &dyn Error, "head not written");
     }
 }
