@@ -1,12 +1,11 @@
 //! `audit`: what ran where, when, by whose commit, and why. Read from the ledger alone.
 
 use super::error::CliError;
-use super::ledger::{ledger_dir, what};
+use super::ledger::{epoch_of, ledger_dir, open, what};
 use super::show::{Out, Tone};
 use holdfast_core::entry::{AttemptChange, Body, Entry, PhaseName};
 use holdfast_core::ids::{Digest, deploy_id, parse_deploy_id};
 use holdfast_core::plan::unit::percent;
-use holdfast_ledger::Ledger;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -73,10 +72,10 @@ pub fn run(config: &Path, command: &AuditCommand, out: &Out) -> Result<ExitCode,
     let of = match command {
         AuditCommand::Digest { of, .. } | AuditCommand::Target { of, .. } | AuditCommand::Why { of, .. } => of,
     };
-    let ledger = Ledger::open_read_only(&ledger_dir(config, of.dir.as_deref())?)?.ledger;
+    let ledger = open(&ledger_dir(config, of.dir.as_deref())?)?;
     let size = of.as_of.map_or(ledger.size(), |as_of| as_of.min(ledger.size()));
     let entries = ledger.entries(0, size)?;
-    let deploys = deploys(&entries, ledger.epoch());
+    let deploys = deploys(&entries, epoch_of(&ledger)?);
     match command {
         AuditCommand::Digest { digest, .. } => {
             let hex = digest.strip_prefix("sha256:").unwrap_or(digest);

@@ -5,8 +5,7 @@ use super::show::{Out, Tone};
 use crate::operator;
 use holdfast_core::entry::{Body, Entry};
 use holdfast_core::ids::deploy_id;
-use holdfast_ledger::disk::RealDisk;
-use holdfast_ledger::{Ledger, verify};
+use holdfast_ledger::{Ledger, Options, Reader, verify};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,11 +58,16 @@ pub fn run(config: &Path, command: &LedgerCommand, out: &Out) -> Result<ExitCode
     }
 }
 
+/// A ledger to read: the daemon's own while it runs, or a copy. Damage shows as damage, and only where it is.
+pub fn open(dir: &Path) -> Result<Reader, CliError> {
+    Ok(Ledger::open_read_only(dir, Options::default())?.0.reader())
+}
+
 fn log(dir: &Path, n: u64, before: Option<u64>, kind: Option<&str>, workload: Option<&str>, out: &Out) -> Result<ExitCode, CliError> {
     if let Some(kind) = kind.filter(|kind| !Body::KINDS.contains(kind)) {
         return Err(CliError::usage(format!("there is no kind {kind:?}"), format!("there are {}", Body::KINDS.join(", "))));
     }
-    let ledger = Ledger::open_read_only(dir)?.ledger;
+    let ledger = open(dir)?;
     let size = ledger.size();
     let mut end = before.unwrap_or(size).min(size);
     let mut found: Vec<Entry> = Vec::new();
@@ -84,12 +88,24 @@ fn log(dir: &Path, n: u64, before: Option<u64>, kind: Option<&str>, workload: Op
     } else if found.is_empty() {
         out.line(&format!("no such entries (as of {size})"));
     } else {
-        let epoch = ledger.epoch();
+        let epoch = epoch_of(&ledger)?;
         let rows: Vec<Vec<String>> = found.iter().map(|entry| row(entry, epoch)).collect();
         out.table(&["SEQ", "WALL", "KIND", "ON", "WHAT"], &rows);
         out.line(&out.paint(Tone::Dim, &format!("as of {size}")));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The newest term says which epoch it is.
+pub fn epoch_of(ledger: &Reader) -> Result<u64, CliError> {
+    if ledger.size() == 0 {
+        return Ok(1);
+    }
+    let last = ledger.entry(ledger.size() - 1)?;
+    Ok(match ledger.entry(last.term)?.body {
+        Body::Term(term) => term.epoch,
+        _ => 1,
+    })
 }
 
 fn row(entry: &Entry, epoch: u64) -> Vec<String> {
@@ -155,7 +171,7 @@ mod erased {
 }
 
 fn show(dir: &Path, seq: u64, out: &Out) -> Result<ExitCode, CliError> {
-    let ledger = Ledger::open_read_only(dir)?.ledger;
+    let ledger = open(dir)?;
     let entry = ledger.entries(seq, seq + 1)?.pop();
     match entry {
         Some(entry) => {
@@ -170,7 +186,7 @@ fn verify_dir(dir: &Path, out: &Out) -> Result<ExitCode, CliError> {
     if !dir.is_dir() {
         return Err(CliError::usage(format!("{} is no directory", dir.display()), "name a ledger's directory: the one with `log` in it"));
     }
-    let report = verify::verify(&RealDisk::existing(dir)).map_err(|source| CliError::io(format!("{} cannot be read", dir.display()), source))?;
+    let report = verify(dir)?;
     if out.is_json {
         out.json(&serde_json::to_value(&report).unwrap_or_default());
     } else {
@@ -179,7 +195,7 @@ fn verify_dir(dir: &Path, out: &Out) -> Result<ExitCode, CliError> {
             out.line(&out.paint(Tone::Bad, &format!("{}: {} ({}{offset})", finding.code, finding.message, finding.file)));
         }
         if report.ok {
-            let text = format!("ok: {} entries, root {}, {} blobs, {} snapshots, head at {}", report.entries, report.root, report.blobs, report.snapshots, report.head);
+            let text = format!("ok: {} entries, root {}, {} blobs, {} snapshots, {} acknowledged", report.entries, report.root, report.blobs, report.snapshots, report.acknowledged);
             out.line(&out.paint(Tone::Good, &text));
         } else {
             out.line(&format!("{} entries are provable, with root {}", report.entries, report.root));

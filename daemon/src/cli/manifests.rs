@@ -9,6 +9,7 @@ use holdfast_core::manifest::{ConfigFiles, Desired, FileProblem, ParsedFile, Pro
 use holdfast_core::plan::rollout::{captured, runs};
 use holdfast_core::release::Release;
 use holdfast_core::state::State;
+use holdfast_ledger::{Ledger, Options, load_state};
 use holdfast_registry::Reference;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -129,7 +130,10 @@ pub fn plan(config: &Path, path: Option<&Path>, out: &Out) -> Result<ExitCode, C
     let operator = operator::load(config)?;
     let ledger_dir = operator.ledger_dir();
     let state = match ledger_dir.is_dir() {
-        true => holdfast_ledger::Ledger::open_read_only(&ledger_dir)?.state,
+        true => {
+            let (mut ledger, _) = Ledger::open_read_only(&ledger_dir, Options::default())?;
+            load_state(&mut ledger)?.0
+        }
         false => State::default(),
     };
     let (desired, texts) = match path {

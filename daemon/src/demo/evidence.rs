@@ -5,7 +5,7 @@ use super::traffic::Answer;
 use super::world::{SITES, World};
 use holdfast_core::entry::{AttemptChange, Body, Entry};
 use holdfast_edge_node::JournalLine;
-use holdfast_ledger::Ledger;
+use holdfast_ledger::{Ledger, Options};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
@@ -27,8 +27,9 @@ impl World {
 
     /// The log, read as anyone could read a copy.
     pub fn log(&self) -> Result<Vec<Entry>, DemoError> {
-        let opened = Ledger::open_read_only(&self.dir.join("holdfast-data/ledger"))?;
-        Ok(opened.ledger.entries(0, opened.ledger.size())?)
+        let (ledger, _) = Ledger::open_read_only(&self.dir.join("holdfast-data/ledger"), Options::default())?;
+        let reader = ledger.reader();
+        Ok(reader.entries(0, reader.size())?)
     }
 
     /// The newest answer of every site, when all of them have this body.

@@ -5,12 +5,10 @@ use crate::api::FindBy;
 use holdfast_core::engine::Input;
 use holdfast_core::ids::Digest;
 use holdfast_core::target::PlatformImage;
-use holdfast_ledger::index::{By, Index};
+use holdfast_ledger::index::{By, Filter, Indexer};
 use holdfast_ledger::{LedgerError, Reader};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Blobs of the ledger, for tasks beside the loop.
 #[derive(Clone)]
@@ -48,39 +46,19 @@ pub(super) fn load_images(world: &World, blob: Digest) {
     });
 }
 
-#[allow(clippy::too_many_arguments, reason = "one query, whole")]
-pub(super) async fn find(
-    index: Arc<tokio::sync::Mutex<Option<Index>>>,
-    reader: Reader,
-    dir: PathBuf,
-    epoch: u64,
-    by: FindBy,
-    key: String,
-    before: Option<u64>,
-    limit: usize,
-) -> Result<Value, String> {
-    let mut slot = index.lock_owned().await;
-    let found = tokio::task::spawn_blocking(move || -> Result<Value, String> {
-        let text = |error: &dyn std::error::Error| error.to_string();
-        if slot.is_none() {
-            *slot = Some(Index::open(&dir, epoch).map_err(|error| text(&error))?);
-        }
-        let Some(index) = slot.as_mut() else { return Err("no index".into()) };
-        index.catch_up(&reader).map_err(|error| text(&error))?;
-        let by = match by {
-            FindBy::Kind => By::Kind,
-            FindBy::Workload => By::Workload,
-            FindBy::Target => By::Target,
-            FindBy::Commit => By::Commit,
-            FindBy::Digest => By::Digest,
-            FindBy::Reference => By::Reference,
-            FindBy::Deploy => By::Deploy,
-            FindBy::Release => By::Release,
-        };
-        let page = index.find(by, &key, before, limit.clamp(1, 10_000)).map_err(|error| text(&error))?;
-        let entries: Result<Vec<_>, _> = page.seqs.iter().map(|seq| reader.entry(*seq)).collect();
-        let entries = entries.map_err(|error| text(&error))?;
-        Ok(json!({ "as_of": page.as_of, "entries": entries }))
-    });
-    found.await.map_err(|error| error.to_string())?
+/// Entries by the index; whatever it does not know yet is not in the answer, which says as of when it is.
+pub(super) fn find(index: &Indexer, reader: &Reader, by: FindBy, key: String, before: Option<u64>, limit: usize) -> Result<Value, String> {
+    let by = match by {
+        FindBy::Kind => By::Kind,
+        FindBy::Workload => By::Workload,
+        FindBy::Target => By::Target,
+        FindBy::Commit => By::Commit,
+        FindBy::Digest => By::Digest,
+        FindBy::Reference => By::Reference,
+        FindBy::Deploy => By::Deploy,
+        FindBy::Release => By::Release,
+    };
+    let page = index.query(&Filter::by(by, key), before, limit.clamp(1, 10_000)).map_err(|error| error.to_string())?;
+    let entries: Result<Vec<_>, _> = page.seqs.iter().map(|seq| reader.entry(*seq)).collect();
+    Ok(json!({ "as_of": page.as_of, "entries": entries.map_err(|error| error.to_string())? }))
 }

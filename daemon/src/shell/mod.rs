@@ -20,7 +20,8 @@ use holdfast_core::engine::{Engine, Input, Now, Output};
 use holdfast_core::entry::{Body, Entry, Term};
 use holdfast_core::ids::{Digest, Millis, deploy_id, hex};
 use holdfast_core::plan::{Ask, PLANNER_VERSION};
-use holdfast_ledger::{Batch, Ledger, LedgerError, Reader, Writer};
+use holdfast_ledger::index::Indexer;
+use holdfast_ledger::{Batch, Ledger, LedgerError, Options, Reader, Writer, load_state, state_bytes};
 use holdfast_registry::Registries;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -89,7 +90,7 @@ struct Shell {
     snapshot_at: u64,
     stopping: bool,
     in_flight: usize,
-    index: Arc<tokio::sync::Mutex<Option<holdfast_ledger::index::Index>>>,
+    index: Indexer,
     reader: Reader,
     poke: mpsc::Sender<()>,
 }
@@ -127,30 +128,32 @@ fn new_owner(seed: &[u8]) -> String {
 /// Runs the daemon until it is told to stop or cannot go on.
 pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) -> Result<(), ShellError> {
     let dir = operator.ledger_dir();
-    let opened = Ledger::open(&dir)?;
-    if let Some(loss) = &opened.boot.loss {
-        tracing::error!(first_damaged = loss.first_damaged, file = loss.file, what = loss.what, "LEDGER_LOSS");
-        return Err(ShellError::Loss(loss.first_damaged));
+    let (mut ledger, boot) = Ledger::open(&dir, Options::default())?;
+    if let Some(loss) = &boot.loss {
+        tracing::error!(first_damaged = loss.first_damaged_seq, file = loss.file, what = loss.what, "LEDGER_LOSS");
+        return Err(ShellError::Loss(loss.first_damaged_seq));
     }
-    if opened.boot.tail_bytes > 0 {
-        tracing::warn!(tail_bytes = opened.boot.tail_bytes, "an unacknowledged tail of the ledger was cut");
+    if boot.cut_bytes > 0 {
+        tracing::warn!(cut_bytes = boot.cut_bytes, "an unacknowledged tail of the ledger was cut");
     }
-    let (state, mut ledger) = (opened.state, opened.ledger);
+    for ignored in &boot.ignored {
+        tracing::warn!(ignored, "damaged, and not needed");
+    }
+    let (state, _) = load_state(&mut ledger)?;
     let plugins = Arc::new(PluginSet::load(&operator)?);
     let registries = Arc::new(Registries::new(&operator.registries)?);
-    let reader = ledger.reader(&dir);
-    let previous_root = hex(&ledger.root());
-    ledger.write_head()?;
-    let clean = state.size > 0 && opened.snapshot_size == Some(state.size);
+    let reader = ledger.reader();
+    let index = Indexer::spawn(&dir.join("index"), reader.clone()).map_err(|source| ShellError::Start { what: "the index", source })?;
+    index.wake();
     let owner = if state.owner.is_empty() { new_owner(format!("{}{}{}", wall_ms(), std::process::id(), dir.display()).as_bytes()) } else { state.owner.clone() };
     let term = Term {
         binary: env!("CARGO_PKG_VERSION").into(),
         planner: PLANNER_VERSION,
         config: Digest::of(config_bytes),
-        previous_size: state.size,
-        previous_root,
-        clean,
-        epoch: opened.boot.epoch,
+        previous_size: boot.size,
+        previous_root: hex(&boot.root),
+        clean: boot.clean,
+        epoch: boot.epoch,
         owner: owner.clone(),
     };
     let (events, inbox) = mpsc::unbounded_channel();
@@ -180,7 +183,7 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
         snapshot_at,
         stopping: false,
         in_flight: 0,
-        index: Arc::default(),
+        index,
         reader,
         poke,
     };
@@ -194,11 +197,10 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
     source.abort();
     api.abort();
     let _ = std::fs::remove_file(&socket);
-    let state = shell.engine.state().clone();
     if outcome.is_ok() {
-        shell.writer.snapshot(state);
+        shell.snapshot();
     }
-    shell.writer.close();
+    shell.writer.close()?;
     outcome
 }
 
@@ -269,7 +271,19 @@ impl Shell {
         }
         if self.engine.state().size >= self.snapshot_at {
             self.snapshot_at = self.engine.state().size + SNAPSHOT_ENTRIES;
-            self.writer.snapshot(self.engine.state().clone());
+            self.snapshot();
+        }
+    }
+
+    /// State as of everything submitted so far: the end of the last batch.
+    fn snapshot(&self) {
+        match state_bytes(self.engine.state()) {
+            Ok(body) => self.writer.snapshot(self.engine.state().size, body, |outcome| {
+                if let Err(error) = outcome {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "snapshot not written; the next start folds more");
+                }
+            }),
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "State cannot be written down"),
         }
     }
 
@@ -306,12 +320,16 @@ impl Shell {
         for entry in &entries {
             say(entry, self.engine.state().epoch);
         }
-        let events = self.world.events.clone();
+        let (events, index) = (self.world.events.clone(), self.index.clone());
+        let blobs = blobs.into_iter().map(|(digest, bytes)| (digest, bytes.into())).collect();
         self.writer.submit(Batch { entries, blobs }, move |outcome| {
             let event = match outcome {
-                Ok(committed) => Event::Input(Input::Durable { size: committed.size }),
+                Ok(committed) => {
+                    index.wake();
+                    Event::Input(Input::Durable { size: committed.size })
+                }
                 Err(error) => {
-                    let source = std::error::Error::source(&*error).map(|source| format!(": {source}")).unwrap_or_default();
+                    let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
                     Event::LedgerFailed(format!("{error}{source}"))
                 }
             };
@@ -330,9 +348,9 @@ impl Shell {
                 let _ = reply.send(Ok(serde_json::json!({ "message": "looking at Git now" })));
             }
             Query::Find { by, key, before, limit } => {
-                let (index, reader, dir) = (self.index.clone(), self.reader.clone(), self.reader.dir().join("index"));
-                let epoch = self.engine.state().epoch;
-                tokio::spawn(async move { drop(reply.send(answer::find(index, reader, dir, epoch, by, key, before, limit).await)) });
+                let (index, reader) = (self.index.clone(), self.reader.clone());
+                // Whoever asked may have gone away.
+                tokio::task::spawn_blocking(move || drop(reply.send(answer::find(&index, &reader, by, key, before, limit))));
             }
             Query::Command(command) => {
                 let token = self.next_token;
