@@ -28,14 +28,27 @@ fn main() {
     }
     let target_dir = PathBuf::from(variable("OUT_DIR")).join("guests");
     let mut cargo = Command::new(variable("CARGO"));
-    cargo.current_dir(&root).args(["build", "--profile", "guest", "--target", TARGET, "--target-dir"]).arg(&target_dir);
+    cargo
+        .current_dir(&root)
+        .args(["build", "--profile", "guest", "--target", TARGET, "--target-dir"])
+        .arg(&target_dir);
     for (package, _) in GUESTS {
         cargo.args(["--package", package]);
     }
     // What the outer build was told about the host's compiler is wrong for the guests.
     for (name, _) in env::vars() {
         let outer = name.starts_with("CARGO_PROFILE") || name.starts_with("CARGO_ENCODED") || name.starts_with("CARGO_FEATURE_");
-        let named = ["RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_INCREMENTAL", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
+        let named = [
+            "RUSTFLAGS",
+            "CARGO_TARGET_DIR",
+            "CARGO_BUILD_TARGET",
+            "CARGO_INCREMENTAL",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTC_WRAPPER",
+            "CARGO_MAKEFLAGS",
+            "MAKEFLAGS",
+            "MFLAGS",
+        ];
         if outer || named.contains(&name.as_str()) {
             cargo.env_remove(name);
         }
@@ -46,7 +59,10 @@ fn main() {
         Err(error) => fail(&format!("cargo cannot be run: {error}")),
     }
     for (package, variable) in GUESTS {
-        let file = target_dir.join(TARGET).join("guest").join(format!("{}.wasm", package.replace('-', "_")));
+        let file = target_dir
+            .join(TARGET)
+            .join("guest")
+            .join(format!("{}.wasm", package.replace('-', "_")));
         println!("cargo:rustc-env={variable}={}", file.display());
     }
 }
@@ -57,7 +73,12 @@ fn variable(name: &str) -> String {
 
 fn has_target(rustc: &str) -> bool {
     let output = Command::new(rustc).args(["--print", "sysroot"]).output();
-    output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("lib/rustlib").join(TARGET).is_dir())
+    output.is_ok_and(|output| {
+        Path::new(String::from_utf8_lossy(&output.stdout).trim())
+            .join("lib/rustlib")
+            .join(TARGET)
+            .is_dir()
+    })
 }
 
 /// On some machines rustup does not look at `targets` in rust-toolchain.toml.
@@ -65,7 +86,9 @@ fn add_target(rustc: &str) {
     println!("cargo:warning=adding the compile target {TARGET} by rustup");
     let added = Command::new("rustup").args(["target", "add", TARGET]).status();
     if !added.is_ok_and(|status| status.success()) || !has_target(rustc) {
-        fail(&format!("the compile target {TARGET} is missing and rustup could not add it; run `rustup target add {TARGET}` and build again"));
+        fail(&format!(
+            "the compile target {TARGET} is missing and rustup could not add it; run `rustup target add {TARGET}` and build again"
+        ));
     }
 }
 

@@ -26,8 +26,18 @@ const CONNECTIONS_MAX: usize = 64;
 pub enum Ask {
     Status,
     Sync,
-    Find { by: FindBy, key: String, before: Option<u64>, limit: usize },
-    Command { workload: Option<String>, wish: holdfast_core::engine::Wish, reason: String, key: String },
+    Find {
+        by: FindBy,
+        key: String,
+        before: Option<u64>,
+        limit: usize,
+    },
+    Command {
+        workload: Option<String>,
+        wish: holdfast_core::engine::Wish,
+        reason: String,
+        key: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, clap::ValueEnum)]
@@ -51,7 +61,12 @@ pub struct ApiRequest {
 pub enum Query {
     Status,
     Sync,
-    Find { by: FindBy, key: String, before: Option<u64>, limit: usize },
+    Find {
+        by: FindBy,
+        key: String,
+        before: Option<u64>,
+        limit: usize,
+    },
     Command(CommandRequest),
 }
 
@@ -70,7 +85,9 @@ pub fn serve(path: &Path, events: mpsc::UnboundedSender<Event>) -> io::Result<to
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+            let Ok(slot) = slots.clone().try_acquire_owned() else {
+                continue;
+            };
             let events = events.clone();
             tokio::spawn(async move {
                 // A client that went away is no event.
@@ -86,7 +103,10 @@ async fn one(stream: UnixStream, events: mpsc::UnboundedSender<Event>) -> io::Re
     let uid = stream.peer_cred()?.uid();
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    tokio::io::BufReader::new(read).take(REQUEST_MAX_BYTES).read_line(&mut line).await?;
+    tokio::io::BufReader::new(read)
+        .take(REQUEST_MAX_BYTES)
+        .read_line(&mut line)
+        .await?;
     let answer = answer(&line, uid, &events).await;
     let answer = match answer {
         Ok(value) => json!({ "ok": value }),
@@ -108,14 +128,34 @@ async fn answer(line: &str, uid: u32, events: &mpsc::UnboundedSender<Event>) -> 
         Ask::Status => Query::Status,
         Ask::Sync => Query::Sync,
         Ask::Find { by, key, before, limit } => Query::Find { by, key, before, limit },
-        Ask::Command { workload, wish, reason, key } => {
-            let workload = workload.map(WorkloadId::try_from).transpose().map_err(|error| error.to_string())?;
-            let by = By { kind: "user".into(), id: user_name(uid), auth: "peercred".into() };
-            Query::Command(CommandRequest { by, workload, wish, reason, key })
+        Ask::Command {
+            workload,
+            wish,
+            reason,
+            key,
+        } => {
+            let workload = workload
+                .map(WorkloadId::try_from)
+                .transpose()
+                .map_err(|error| error.to_string())?;
+            let by = By {
+                kind: "user".into(),
+                id: user_name(uid),
+                auth: "peercred".into(),
+            };
+            Query::Command(CommandRequest {
+                by,
+                workload,
+                wish,
+                reason,
+                key,
+            })
         }
     };
     let (reply, answered) = oneshot::channel();
-    events.send(Event::Api(ApiRequest { query }, reply)).map_err(|_| "the daemon is stopping".to_owned())?;
+    events
+        .send(Event::Api(ApiRequest { query }, reply))
+        .map_err(|_| "the daemon is stopping".to_owned())?;
     match tokio::time::timeout(ANSWER_WITHIN, answered).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Err("the daemon is stopping".into()),
@@ -149,13 +189,18 @@ pub enum ClientError {
 /// Asks the daemon, blocking.
 pub fn ask(socket: &Path, ask: &Ask) -> Result<Value, ClientError> {
     let stream = std::os::unix::net::UnixStream::connect(socket);
-    let mut stream = stream.map_err(|source| ClientError::NotRunning { socket: socket.display().to_string(), source })?;
+    let mut stream = stream.map_err(|source| ClientError::NotRunning {
+        socket: socket.display().to_string(),
+        source,
+    })?;
     stream.set_read_timeout(Some(ANSWER_WITHIN * 2)).map_err(ClientError::Talk)?;
     let mut line = serde_json::to_vec(ask).map_err(ClientError::Json)?;
     line.push(b'\n');
     stream.write_all(&line).map_err(ClientError::Talk)?;
     let mut answer = String::new();
-    io::BufReader::new(stream.take(ANSWER_MAX_BYTES)).read_line(&mut answer).map_err(ClientError::Talk)?;
+    io::BufReader::new(stream.take(ANSWER_MAX_BYTES))
+        .read_line(&mut answer)
+        .map_err(ClientError::Talk)?;
     let mut answer: Value = serde_json::from_str(&answer).map_err(ClientError::Json)?;
     match answer.get("error").and_then(Value::as_str) {
         Some(message) => Err(ClientError::Refused(message.to_owned())),

@@ -66,7 +66,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { removals_per_revision: 10, call_deadline_ms: 15_000 }
+        Self {
+            removals_per_revision: 10,
+            call_deadline_ms: 15_000,
+        }
     }
 }
 
@@ -107,10 +110,20 @@ pub fn check(file: &Path, bytes: &[u8]) -> Result<Operator, Vec<Problem>> {
         return Err(problems);
     }
     let Some(node) = nodes.first() else {
-        return Err(vec![operator_problem(&name, None, "", "the file is empty; `holdfast init` writes a commented one")]);
+        return Err(vec![operator_problem(
+            &name,
+            None,
+            "",
+            "the file is empty; `holdfast init` writes a commented one",
+        )]);
     };
     if nodes.len() > 1 {
-        return Err(vec![operator_problem(&name, nodes.get(1), "", "the file has more than one document")]);
+        return Err(vec![operator_problem(
+            &name,
+            nodes.get(1),
+            "",
+            "the file has more than one document",
+        )]);
     }
     let text = node.to_value().to_string();
     let mut deserializer = serde_json::Deserializer::from_str(&text);
@@ -118,12 +131,21 @@ pub fn check(file: &Path, bytes: &[u8]) -> Result<Operator, Vec<Problem>> {
         Ok(operator) => operator,
         Err(error) => {
             let path = error.path().to_string();
-            let mut pointer: String = path.split('.').filter(|part| *part != "?" && !part.is_empty()).flat_map(|part| {
-                part.split(['[', ']']).filter(|part| !part.is_empty()).map(|part| format!("/{part}")).collect::<Vec<_>>()
-            }).collect();
+            let mut pointer: String = path
+                .split('.')
+                .filter(|part| *part != "?" && !part.is_empty())
+                .flat_map(|part| {
+                    part.split(['[', ']'])
+                        .filter(|part| !part.is_empty())
+                        .map(|part| format!("/{part}"))
+                        .collect::<Vec<_>>()
+                })
+                .collect();
             let inner = error.into_inner().to_string();
             let message = inner.split(" at line ").next().unwrap_or(&inner).to_owned();
-            if let Some(field) = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
+            if let Some(field) = message
+                .strip_prefix("unknown field `")
+                .and_then(|rest| rest.split('`').next())
                 && !pointer.ends_with(&format!("/{field}"))
             {
                 pointer = format!("{pointer}/{field}");
@@ -133,25 +155,48 @@ pub fn check(file: &Path, bytes: &[u8]) -> Result<Operator, Vec<Problem>> {
     };
     let mut problems = Vec::new();
     if !is_name(&operator.repository.name) {
-        problems.push(operator_problem(&name, Some(node), "/repository/name", "a name is a-z, 0-9 and -, a letter first, at most 63"));
+        problems.push(operator_problem(
+            &name,
+            Some(node),
+            "/repository/name",
+            "a name is a-z, 0-9 and -, a letter first, at most 63",
+        ));
     }
     for (index, entry) in operator.bindings.iter().enumerate() {
-        let known = operator.plugins.contains_key(&entry.plugin) || crate::builtin::plugins().iter().any(|(name, _)| *name == entry.plugin);
+        let known = operator.plugins.contains_key(&entry.plugin)
+            || crate::builtin::plugins().iter().any(|(name, _)| *name == entry.plugin);
         if !known {
             let message = format!("no plugin {:?}: neither built in nor under `plugins`", entry.plugin);
-            problems.push(operator_problem(&name, Some(node), &format!("/bindings/{index}/plugin"), &message));
+            problems.push(operator_problem(
+                &name,
+                Some(node),
+                &format!("/bindings/{index}/plugin"),
+                &message,
+            ));
         }
         if let Err(error) = entry.binding().map(|config| Binding::new(&config)) {
-            problems.push(operator_problem(&name, Some(node), &format!("/bindings/{index}"), &error.to_string()));
+            problems.push(operator_problem(
+                &name,
+                Some(node),
+                &format!("/bindings/{index}"),
+                &error.to_string(),
+            ));
         }
     }
     if problems.is_empty() { Ok(operator) } else { Err(problems) }
 }
 
 pub fn load(file: &Path) -> Result<Operator, OperatorError> {
-    let bytes = std::fs::read(file).map_err(|source| OperatorError::Read { file: file.to_owned(), source })?;
-    let mut operator = check(file, &bytes).map_err(|problems| OperatorError::Invalid(file.to_owned(), problems, String::from_utf8_lossy(&bytes).into_owned()))?;
-    let absolute = std::path::absolute(file).map_err(|source| OperatorError::Read { file: file.to_owned(), source })?;
+    let bytes = std::fs::read(file).map_err(|source| OperatorError::Read {
+        file: file.to_owned(),
+        source,
+    })?;
+    let mut operator = check(file, &bytes)
+        .map_err(|problems| OperatorError::Invalid(file.to_owned(), problems, String::from_utf8_lossy(&bytes).into_owned()))?;
+    let absolute = std::path::absolute(file).map_err(|source| OperatorError::Read {
+        file: file.to_owned(),
+        source,
+    })?;
     operator.make_absolute(absolute.parent().unwrap_or(Path::new("/")));
     Ok(operator)
 }
@@ -202,7 +247,11 @@ impl Operator {
             .map(|entry| {
                 let config = entry.binding().map_err(fail(entry))?;
                 let binding = Binding::new(&config).map_err(fail(entry))?;
-                let rule = BindingRule { target: entry.target.clone(), plugin: entry.plugin.clone(), grants: binding.grants.clone() };
+                let rule = BindingRule {
+                    target: entry.target.clone(),
+                    plugin: entry.plugin.clone(),
+                    grants: binding.grants.clone(),
+                };
                 Ok((rule, Arc::new(binding)))
             })
             .collect()
@@ -229,7 +278,10 @@ impl BindingEntry {
             // A constant of ours: that it parses, a test shows.
             site.rules = serde_yaml::from_str(EDGE_RULES).unwrap_or_default();
         }
-        Ok(BindingConfig { endpoints, probe_networks: self.probe_networks.clone() })
+        Ok(BindingConfig {
+            endpoints,
+            probe_networks: self.probe_networks.clone(),
+        })
     }
 }
 
@@ -290,9 +342,17 @@ mod tests {
     #[test]
     fn problems_have_a_place() {
         for (text, code, line) in [
-            ("repository: { url: x, branch: main }\ndata: d\nbindigs: []\n", "unknown-field", 3),
+            (
+                "repository: { url: x, branch: main }\ndata: d\nbindigs: []\n",
+                "unknown-field",
+                3,
+            ),
             ("repository: { url: x }\ndata: d\ntag_poll: often\n", "invalid", 3),
-            ("repository: { url: x }\ndata: d\nbindings: [ { target: a, plugin: nope } ]\n", "invalid", 3),
+            (
+                "repository: { url: x }\ndata: d\nbindings: [ { target: a, plugin: nope } ]\n",
+                "invalid",
+                3,
+            ),
             ("repository: { url: x }\ndata: d\ndata: e\n", "duplicate-key", 3),
         ] {
             let problems = check(Path::new("h.yaml"), text.as_bytes()).unwrap_err();

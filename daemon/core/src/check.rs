@@ -50,13 +50,23 @@ pub fn check_unit_plan(c: &UnitContext, plan: &UnitPlan) -> Result<(), Violation
 
 fn check_records(c: &UnitContext, records: &[crate::plan::Draft]) -> Result<(), Violation> {
     let bodies = || records.iter().map(|draft| &draft.body);
-    let ends_bad = bodies().any(|body| matches!(body, Body::Attempt(AttemptChange::Undo { outcome: AttemptOutcome::Bad, .. })));
+    let ends_bad = bodies().any(|body| {
+        matches!(
+            body,
+            Body::Attempt(AttemptChange::Undo {
+                outcome: AttemptOutcome::Bad,
+                ..
+            })
+        )
+    });
     let quarantines = bodies().any(|body| matches!(body, Body::Quarantine(q) if q.action == QuarantineAction::Set));
     if ends_bad && !quarantines {
         return Err(Violation::VerdictAlone);
     }
     for body in bodies() {
-        if let Body::Attempt(AttemptChange::Phase { to: PhaseName::Leaving, .. }) = body
+        if let Body::Attempt(AttemptChange::Phase {
+            to: PhaseName::Leaving, ..
+        }) = body
             && (placed(c) || c.unit.held)
         {
             return Err(Violation::UnprovenRemoval);
@@ -88,31 +98,66 @@ fn seen<'a>(c: &UnitContext<'a>) -> Result<Vec<&'a GenerationState>, Violation> 
     if c.unit.last_result != 0 && observed.begun <= c.unit.last_result {
         return Err(Violation::Stale);
     }
-    Ok(observed.page.generations.iter().filter(|state| state.workload == c.id.as_str()).collect())
+    Ok(observed
+        .page
+        .generations
+        .iter()
+        .filter(|state| state.workload == c.id.as_str())
+        .collect())
 }
 
 fn share(c: &UnitContext, number: GenNumber) -> u32 {
     let Some(observed) = &c.target_facts.observed else { return 0 };
     let routes = observed.page.routes.iter().filter(|route| route.workload == c.id.as_str());
-    routes.flat_map(|route| &route.shares).filter(|share| share.number == number).map(|share| share.live).max().unwrap_or(0)
+    routes
+        .flat_map(|route| &route.shares)
+        .filter(|share| share.number == number)
+        .map(|share| share.live)
+        .max()
+        .unwrap_or(0)
 }
 
 fn is_quarantined(c: &UnitContext, number: GenNumber) -> bool {
-    let Some(generation) = c.unit.generations.get(&number) else { return false };
+    let Some(generation) = c.unit.generations.get(&number) else {
+        return false;
+    };
     let attempt = c.workload.request.as_ref().map_or(1, |request| request.attempt);
     c.workload.quarantine.get(&generation.release).is_some_and(|all| {
-        all.iter().any(|q| q.attempt >= attempt && (q.values.is_none() || q.values.as_ref() == Some(&generation.captured)))
+        all.iter()
+            .any(|q| q.attempt >= attempt && (q.values.is_none() || q.values.as_ref() == Some(&generation.captured)))
     })
 }
 
 fn placed(c: &UnitContext) -> bool {
-    let Some(spec) = c.workload.spec.as_ref().filter(|_| c.workload.presence != Some(Presence::Absent)) else { return false };
-    let Some(target) = c.state.targets.get(c.target).filter(|target| target.presence != Some(Presence::Absent)) else { return false };
-    target.spec.as_ref().is_some_and(|target| spec.placement.includes(c.target, &target.labels))
+    let Some(spec) = c
+        .workload
+        .spec
+        .as_ref()
+        .filter(|_| c.workload.presence != Some(Presence::Absent))
+    else {
+        return false;
+    };
+    let Some(target) = c
+        .state
+        .targets
+        .get(c.target)
+        .filter(|target| target.presence != Some(Presence::Absent))
+    else {
+        return false;
+    };
+    target
+        .spec
+        .as_ref()
+        .is_some_and(|target| spec.placement.includes(c.target, &target.labels))
 }
 
 fn check_launch(c: &UnitContext, number: GenNumber) -> Result<(), Violation> {
-    let attempt = c.unit.attempt.as_ref().filter(|attempt| attempt.generation == number).ok_or(Violation::NotTheCandidate(number))?;
+    let attempt = c
+        .unit
+        .attempt
+        .as_ref()
+        .filter(|attempt| attempt.generation == number)
+        .ok_or(Violation::NotTheCandidate(number))?;
     if c.unit.current == Some(number) {
         return Err(Violation::NotTheCandidate(number));
     }
@@ -130,14 +175,23 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
     let wrong = || Violation::Shares(shares.to_vec());
     let there = seen(c)?;
     let sum: u32 = shares.iter().map(|share| share.live).sum();
-    let runs = |number: GenNumber| there.iter().any(|state| state.number == number && state.phase != GenPhase::Parked);
+    let runs = |number: GenNumber| {
+        there
+            .iter()
+            .any(|state| state.number == number && state.phase != GenPhase::Parked)
+    };
     if sum != FULL_SHARE || !shares.iter().any(|share| share.number == lead) {
         return Err(wrong());
     }
     if shares.iter().any(|share| share.live > 0 && !runs(share.number)) {
         return Err(wrong());
     }
-    let live = |number: GenNumber| shares.iter().find(|share| share.number == number).map_or(0, |share| share.live);
+    let live = |number: GenNumber| {
+        shares
+            .iter()
+            .find(|share| share.number == number)
+            .map_or(0, |share| share.live)
+    };
     let Some(attempt) = &c.unit.attempt else {
         return Err(wrong());
     };
@@ -151,7 +205,10 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
         }
         PhaseName::Shifting | PhaseName::Baking | PhaseName::Retiring => {
             if candidate < attempt.weight {
-                return Err(Violation::WeightFalls { from: attempt.weight, to: candidate });
+                return Err(Violation::WeightFalls {
+                    from: attempt.weight,
+                    to: candidate,
+                });
             }
             if is_quarantined(c, attempt.generation) && candidate > share(c, attempt.generation) {
                 return Err(Violation::Quarantined);
@@ -160,28 +217,48 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
         _ if candidate > 0 => return Err(Violation::Unproven(attempt.generation)),
         _ => {}
     }
-    let others = shares.iter().find(|share| share.live > 0 && share.number != attempt.generation && Some(share.number) != attempt.old);
+    let others = shares
+        .iter()
+        .find(|share| share.live > 0 && share.number != attempt.generation && Some(share.number) != attempt.old);
     others.map_or(Ok(()), |share| Err(Violation::WrongWayBack(share.number)))
 }
 
 fn check_retire(c: &UnitContext, number: GenNumber, last: bool) -> Result<(), Violation> {
     let there = seen(c)?;
     if c.unit.phase == PhaseName::Leaving {
-        return if placed(c) || c.unit.held { Err(Violation::UnprovenRemoval) } else { Ok(()) };
+        return if placed(c) || c.unit.held {
+            Err(Violation::UnprovenRemoval)
+        } else {
+            Ok(())
+        };
     }
     let alone = there.iter().all(|state| state.number == number);
     if share(c, number) > 0 && !(last && alone && c.unit.current.is_none()) {
         return Err(Violation::RetireLive(number));
     }
-    let Some(attempt) = &c.unit.attempt else { return Err(Violation::RetireUnreplaced(number)) };
+    let Some(attempt) = &c.unit.attempt else {
+        return Err(Violation::RetireUnreplaced(number));
+    };
     if number == attempt.generation {
         // The candidate itself goes only on the way back.
-        let back_serves = attempt.old.is_none_or(|old| share(c, old) == FULL_SHARE || there.iter().all(|state| state.number != old));
-        return if c.unit.phase == PhaseName::Undoing && back_serves { Ok(()) } else { Err(Violation::RetireUnreplaced(number)) };
+        let back_serves = attempt
+            .old
+            .is_none_or(|old| share(c, old) == FULL_SHARE || there.iter().all(|state| state.number != old));
+        return if c.unit.phase == PhaseName::Undoing && back_serves {
+            Ok(())
+        } else {
+            Err(Violation::RetireUnreplaced(number))
+        };
     }
     let replaced = c.unit.phase == PhaseName::Retiring
         && share(c, attempt.generation) == FULL_SHARE
         && attempt.weight == FULL_SHARE
-        && there.iter().any(|state| state.number == attempt.generation && state.phase != GenPhase::Parked);
-    if replaced { Ok(()) } else { Err(Violation::RetireUnreplaced(number)) }
+        && there
+            .iter()
+            .any(|state| state.number == attempt.generation && state.phase != GenPhase::Parked);
+    if replaced {
+        Ok(())
+    } else {
+        Err(Violation::RetireUnreplaced(number))
+    }
 }

@@ -30,20 +30,29 @@ pub struct BindingRule {
 impl EngineConfig {
     /// The plugin that drives this target, or why there is none.
     pub fn plugin_for(&self, target: &str, plugin: &str) -> Result<PluginRef, String> {
-        let digest = self.plugins.get(plugin).ok_or_else(|| format!("no plugin {plugin:?} in the operator's configuration"))?;
+        let digest = self
+            .plugins
+            .get(plugin)
+            .ok_or_else(|| format!("no plugin {plugin:?} in the operator's configuration"))?;
         let rule = self
             .bindings
             .iter()
             .find(|rule| rule.plugin == plugin && matches(&rule.target, target))
             .ok_or_else(|| format!("the operator's configuration binds no target {target:?} to plugin {plugin:?}"))?;
-        Ok(PluginRef { name: plugin.to_owned(), digest: digest.clone(), grants: rule.grants.clone() })
+        Ok(PluginRef {
+            name: plugin.to_owned(),
+            digest: digest.clone(),
+            grants: rule.grants.clone(),
+        })
     }
 }
 
 /// Whether a pattern with `*` matches a name. Linear: each `*` is taken as short as it can be.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
     let mut last = None;
     for part in parts {
         if let Some(part) = last.replace(part) {

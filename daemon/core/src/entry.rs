@@ -49,7 +49,11 @@ pub struct By {
 
 impl By {
     pub fn daemon() -> Self {
-        Self { kind: "daemon".into(), id: "holdfast".into(), auth: "self".into() }
+        Self {
+            kind: "daemon".into(),
+            id: "holdfast".into(),
+            auth: "self".into(),
+        }
     }
 }
 
@@ -74,7 +78,10 @@ impl On {
         *self == Self::default()
     }
     pub fn workload(id: &WorkloadId) -> Self {
-        Self { workload: Some(id.clone()), ..Self::default() }
+        Self {
+            workload: Some(id.clone()),
+            ..Self::default()
+        }
     }
 }
 
@@ -101,8 +108,21 @@ pub enum Body {
 
 impl Body {
     pub const KINDS: [&'static str; 15] = [
-        "term", "source", "spec", "pin", "tag-moved", "rollout", "attempt", "intent", "result", "verdict", "quarantine", "command",
-        "target", "plugin", "clock",
+        "term",
+        "source",
+        "spec",
+        "pin",
+        "tag-moved",
+        "rollout",
+        "attempt",
+        "intent",
+        "result",
+        "verdict",
+        "quarantine",
+        "command",
+        "target",
+        "plugin",
+        "clock",
     ];
     pub fn kind(&self) -> &'static str {
         let at = match self {
@@ -184,8 +204,16 @@ pub struct Spec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "object", rename_all = "kebab-case")]
 pub enum SpecObject {
-    Workload { presence: Presence, #[serde(default, skip_serializing_if = "Option::is_none")] spec: Option<WorkloadSpec> },
-    Target { presence: Presence, #[serde(default, skip_serializing_if = "Option::is_none")] spec: Option<TargetSpec> },
+    Workload {
+        presence: Presence,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spec: Option<WorkloadSpec>,
+    },
+    Target {
+        presence: Presence,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spec: Option<TargetSpec>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,7 +278,14 @@ pub enum RolloutState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 pub enum AttemptChange {
-    Began { release: ReleaseId, values: Digest, generation: GenNumber, old: Option<GenNumber>, plugin: PluginRef, request: Seq },
+    Began {
+        release: ReleaseId,
+        values: Digest,
+        generation: GenNumber,
+        old: Option<GenNumber>,
+        plugin: PluginRef,
+        request: Seq,
+    },
     /// A transition of the unit's state machine.
     Phase { to: PhaseName, reason: String, message: String },
     /// The weight was read back everywhere.
@@ -258,9 +293,17 @@ pub enum AttemptChange {
     /// Hold, analysis and approval are over at this weight.
     Passed { weight: u32 },
     /// The way back begins; `outcome` is how the attempt will end.
-    Undo { outcome: AttemptOutcome, reason: String, message: String },
+    Undo {
+        outcome: AttemptOutcome,
+        reason: String,
+        message: String,
+    },
     /// The unit is stable again: on the new generation, on the old one, or on none.
-    Ended { outcome: AttemptOutcome, reason: String, message: String },
+    Ended {
+        outcome: AttemptOutcome,
+        reason: String,
+        message: String,
+    },
     /// The generation's content as it was right after launch.
     Fingerprint { fingerprint: String },
 }
@@ -370,17 +413,25 @@ pub struct Command {
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum CommandVerb {
     /// Bring back a release that was proven before; none: the one proven before the current one.
-    Rollback { to: Option<ReleaseId> },
+    Rollback {
+        to: Option<ReleaseId>,
+    },
     Pause,
     Resume,
     Abort,
     /// Ends the present hold or analysis, never health.
     Advance,
-    Lift { release: ReleaseId },
+    Lift {
+        release: ReleaseId,
+    },
     /// Take a non-fast-forward tip after all.
-    AcceptRewrite { commit: String },
+    AcceptRewrite {
+        commit: String,
+    },
     /// Let the removals of a revision that hit its limit go ahead.
-    AllowRemovals { workloads: BTreeSet<WorkloadId> },
+    AllowRemovals {
+        workloads: BTreeSet<WorkloadId>,
+    },
 }
 
 impl CommandVerb {
@@ -404,10 +455,16 @@ pub enum TargetChange {
     /// The target carries our owner's stamp, or none yet.
     Claimed,
     /// Another owner's: nothing there is touched.
-    Conflict { owner: String },
+    Conflict {
+        owner: String,
+    },
     /// It has seen a fence above our head: this ledger was restored from an old copy.
-    Ahead { fence: u64 },
-    Unreachable { message: String },
+    Ahead {
+        fence: u64,
+    },
+    Unreachable {
+        message: String,
+    },
     Reachable,
 }
 

@@ -67,7 +67,11 @@ impl TryFrom<String> for Digest {
     fn try_from(text: String) -> Result<Self, IdError> {
         match text.strip_prefix("sha256:") {
             Some(hex) if is_hex64(hex) => Ok(Self(text)),
-            _ => Err(IdError { what: "digest", text, rule: "sha256: and 64 lower-case hex digits" }),
+            _ => Err(IdError {
+                what: "digest",
+                text,
+                rule: "sha256: and 64 lower-case hex digits",
+            }),
         }
     }
 }
@@ -137,7 +141,11 @@ impl TryFrom<String> for ReleaseId {
         if is_hex64(&text) {
             Ok(Self(text))
         } else {
-            Err(IdError { what: "release id", text, rule: "64 lower-case hex digits" })
+            Err(IdError {
+                what: "release id",
+                text,
+                rule: "64 lower-case hex digits",
+            })
         }
     }
 }
@@ -182,7 +190,11 @@ impl TryFrom<String> for WorkloadId {
     fn try_from(text: String) -> Result<Self, IdError> {
         match text.split_once('/') {
             Some((repository, name)) if is_name(repository) && is_name(name) => Ok(Self(text)),
-            _ => Err(IdError { what: "workload", text, rule: "REPOSITORY/NAME, each of a-z, 0-9 and -, a letter first, at most 63" }),
+            _ => Err(IdError {
+                what: "workload",
+                text,
+                rule: "REPOSITORY/NAME, each of a-z, 0-9 and -, a letter first, at most 63",
+            }),
         }
     }
 }
@@ -214,7 +226,9 @@ pub fn is_name(text: &str) -> bool {
     (1..=63).contains(&bytes.len())
         && bytes[0].is_ascii_lowercase()
         && bytes[bytes.len() - 1] != b'-'
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
 /// A workload on a target: what is replaced, proven and undone.

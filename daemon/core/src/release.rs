@@ -67,7 +67,12 @@ mod tests {
 
     fn release(template: Value) -> Release {
         let digest = Digest::of(b"artifact");
-        Release { format: 1, artifacts: [("main".to_owned(), digest)].into(), template, files: BTreeMap::new() }
+        Release {
+            format: 1,
+            artifacts: [("main".to_owned(), digest)].into(),
+            template,
+            files: BTreeMap::new(),
+        }
     }
 
     #[test]

@@ -64,7 +64,10 @@ pub enum Strategy {
 impl Strategy {
     /// The weights to reach, in order, each with its hold. A blue/green switch is one step.
     pub fn steps(&self) -> &[CanaryStep] {
-        const SWITCH: &[CanaryStep] = &[CanaryStep { weight: FULL_SHARE, hold_ms: 0 }];
+        const SWITCH: &[CanaryStep] = &[CanaryStep {
+            weight: FULL_SHARE,
+            hold_ms: 0,
+        }];
         match self {
             Strategy::BlueGreen { .. } => SWITCH,
             Strategy::Canary { steps, .. } => steps,

@@ -109,7 +109,10 @@ pub struct Request {
 
 impl Request {
     pub fn is_open(&self) -> bool {
-        matches!(self.state, RolloutState::Rolling | RolloutState::Halted | RolloutState::Aborting)
+        matches!(
+            self.state,
+            RolloutState::Rolling | RolloutState::Halted | RolloutState::Aborting
+        )
     }
 }
 
@@ -264,7 +267,11 @@ impl State {
 
     /// Target present, not removed from Git.
     pub fn target_spec(&self, name: &str) -> Option<&TargetSpec> {
-        self.targets.get(name).filter(|target| target.presence != Some(Presence::Absent))?.spec.as_ref()
+        self.targets
+            .get(name)
+            .filter(|target| target.presence != Some(Presence::Absent))?
+            .spec
+            .as_ref()
     }
 
     /// Targets that the workload's manifest places it on, in name order.
@@ -319,7 +326,11 @@ impl State {
             head.rewrite = Some(source.new.clone());
         }
         for held in &source.held {
-            if let Some(unit) = self.workloads.get_mut(&held.workload).and_then(|w| w.units.get_mut(&held.target)) {
+            if let Some(unit) = self
+                .workloads
+                .get_mut(&held.workload)
+                .and_then(|w| w.units.get_mut(&held.target))
+            {
                 unit.held = true;
             }
         }
@@ -374,7 +385,9 @@ impl State {
                 }
             }
         }
-        let Some(workload) = entry.on.workload.as_ref().and_then(|id| self.workloads.get_mut(id)) else { return };
+        let Some(workload) = entry.on.workload.as_ref().and_then(|id| self.workloads.get_mut(id)) else {
+            return;
+        };
         let Some(request) = &mut workload.request else { return };
         match &command.verb {
             CommandVerb::Pause => request.paused = true,
@@ -404,7 +417,13 @@ impl WorkloadState {
                 let images = entry.blobs.get("images").cloned();
                 self.pins.insert(
                     pin.reference.clone(),
-                    PinState { digest: pin.digest.clone(), seq: entry.seq, images, source: pin.source.clone(), moved_to: None },
+                    PinState {
+                        digest: pin.digest.clone(),
+                        seq: entry.seq,
+                        images,
+                        source: pin.source.clone(),
+                        moved_to: None,
+                    },
                 );
             }
             Body::TagMoved(moved) => {
@@ -416,11 +435,18 @@ impl WorkloadState {
             Body::Quarantine(quarantine) => self.fold_quarantine(entry, quarantine),
             _ => {
                 let Some(target) = entry.on.target.clone() else { return };
-                let commit = self.request.as_ref().map(|request| request.commit.clone()).unwrap_or_default();
+                let commit = self
+                    .request
+                    .as_ref()
+                    .map(|request| request.commit.clone())
+                    .unwrap_or_default();
                 self.units.entry(target).or_default().fold(entry, commit);
             }
         }
-        if matches!(entry.body, Body::Attempt(AttemptChange::Ended { .. } | AttemptChange::Phase { .. }) | Body::Rollout(_)) {
+        if matches!(
+            entry.body,
+            Body::Attempt(AttemptChange::Ended { .. } | AttemptChange::Phase { .. }) | Body::Rollout(_)
+        ) {
             self.forget_unused_releases();
         }
     }
@@ -475,13 +501,16 @@ impl WorkloadState {
         match quarantine.action {
             QuarantineAction::Set => {
                 self.proven.retain(|release| *release != quarantine.release);
-                self.quarantine.entry(quarantine.release.clone()).or_default().push(QuarantineState {
-                    attempt: quarantine.attempt,
-                    values: quarantine.values.clone(),
-                    seq: entry.seq,
-                    reason: quarantine.reason.clone(),
-                    message: quarantine.message.clone(),
-                });
+                self.quarantine
+                    .entry(quarantine.release.clone())
+                    .or_default()
+                    .push(QuarantineState {
+                        attempt: quarantine.attempt,
+                        values: quarantine.values.clone(),
+                        seq: entry.seq,
+                        reason: quarantine.reason.clone(),
+                        message: quarantine.message.clone(),
+                    });
             }
             QuarantineAction::Lift => {
                 self.quarantine.remove(&quarantine.release);
@@ -496,7 +525,12 @@ impl WorkloadState {
         for unit in self.units.values() {
             used.extend(unit.generations.values().map(|generation| &generation.release));
         }
-        let unused: Vec<_> = self.releases.keys().filter(|release| !used.contains(release)).cloned().collect();
+        let unused: Vec<_> = self
+            .releases
+            .keys()
+            .filter(|release| !used.contains(release))
+            .cloned()
+            .collect();
         for release in unused {
             self.releases.remove(&release);
         }
@@ -539,7 +573,14 @@ impl UnitState {
 
     fn fold_attempt(&mut self, entry: &Entry, change: &AttemptChange, commit: String) {
         match change {
-            AttemptChange::Began { release, values, generation, old, plugin, request } => {
+            AttemptChange::Began {
+                release,
+                values,
+                generation,
+                old,
+                plugin,
+                request,
+            } => {
                 self.next_generation = self.next_generation.max(generation + 1);
                 let generation_state = GenState {
                     release: release.clone(),
@@ -589,7 +630,11 @@ impl UnitState {
                 }
                 self.enter(*to, entry.t);
             }
-            AttemptChange::Undo { outcome, reason, message } => {
+            AttemptChange::Undo {
+                outcome,
+                reason,
+                message,
+            } => {
                 if let Some(attempt) = &mut self.attempt {
                     attempt.undo = Some((*outcome, reason.clone(), message.clone()));
                 }
@@ -612,7 +657,11 @@ impl UnitState {
                     generation.fingerprint = fingerprint.clone();
                 }
             }
-            AttemptChange::Ended { outcome, reason, message } => {
+            AttemptChange::Ended {
+                outcome,
+                reason,
+                message,
+            } => {
                 let Some(attempt) = self.attempt.take() else { return };
                 if *outcome == AttemptOutcome::Succeeded {
                     self.current = Some(attempt.generation);
@@ -633,13 +682,22 @@ impl UnitState {
                 });
                 self.faults = 0;
                 self.last_fault = None;
-                self.enter(if self.current.is_some() { PhaseName::Stable } else { PhaseName::Absent }, entry.t);
+                self.enter(
+                    if self.current.is_some() {
+                        PhaseName::Stable
+                    } else {
+                        PhaseName::Absent
+                    },
+                    entry.t,
+                );
             }
         }
     }
 
     fn fold_result(&mut self, entry: &Entry, outcome: &Outcome) {
-        let Some(intent) = self.intent.as_mut().filter(|intent| intent.seq == outcome.intent) else { return };
+        let Some(intent) = self.intent.as_mut().filter(|intent| intent.seq == outcome.intent) else {
+            return;
+        };
         self.last_result = entry.seq;
         if let Some(class) = outcome.class {
             intent.tries += 1;

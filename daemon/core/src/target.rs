@@ -191,11 +191,23 @@ pub enum Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case")]
 pub enum Verb {
-    Launch { generation: GenNumber, size: u32 },
-    Scale { generation: GenNumber, size: u32 },
+    Launch {
+        generation: GenNumber,
+        size: u32,
+    },
+    Scale {
+        generation: GenNumber,
+        size: u32,
+    },
     /// All existing generations of the workload; shares sum to 10000, or to 0 for off line.
-    Route { shares: Vec<Share>, lead: GenNumber },
-    Retire { generation: GenNumber, last: bool },
+    Route {
+        shares: Vec<Share>,
+        lead: GenNumber,
+    },
+    Retire {
+        generation: GenNumber,
+        last: bool,
+    },
 }
 
 impl Verb {

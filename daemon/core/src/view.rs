@@ -121,7 +121,9 @@ pub fn status(engine: &Engine) -> StatusView {
     view.durable = engine.durable();
     view.t = engine.now().t;
     for workload in &mut view.workloads {
-        let Ok(id) = crate::ids::WorkloadId::try_from(workload.name.clone()) else { continue };
+        let Ok(id) = crate::ids::WorkloadId::try_from(workload.name.clone()) else {
+            continue;
+        };
         workload.waiting = engine.waiting(&id, None).cloned();
         for unit in &mut workload.units {
             unit.waiting = engine.waiting(&id, Some(&unit.target)).cloned();
@@ -129,7 +131,10 @@ pub fn status(engine: &Engine) -> StatusView {
         workload.settled = workload.settled && workload.waiting.is_none();
     }
     for target in &mut view.targets {
-        if let Some(fault) = engine.target_facts(&target.name).and_then(|facts| facts.last_failure.as_ref()) {
+        if let Some(fault) = engine
+            .target_facts(&target.name)
+            .and_then(|facts| facts.last_failure.as_ref())
+        {
             target.state = "unreachable".into();
             target.message = fault.message.clone();
         }
@@ -141,7 +146,11 @@ pub fn of_state(state: &State) -> StatusView {
     let source = state.source.as_ref().map(|head| SourceView {
         commit: head.commit.clone(),
         summary: head.summary.clone(),
-        problems: head.problems.iter().map(|p| format!("{}:{}:{}: {}", p.file, p.line, p.column, p.message)).collect(),
+        problems: head
+            .problems
+            .iter()
+            .map(|p| format!("{}:{}:{}: {}", p.file, p.line, p.column, p.message))
+            .collect(),
         rewrite: head.rewrite.clone(),
     });
     StatusView {
@@ -152,21 +161,36 @@ pub fn of_state(state: &State) -> StatusView {
         owner: state.owner.clone(),
         source,
         targets: state.targets.iter().map(|(name, target)| target_view(name, target)).collect(),
-        workloads: state.workloads.iter().map(|(id, workload)| workload_view(state, id.as_str(), id.name(), workload)).collect(),
+        workloads: state
+            .workloads
+            .iter()
+            .map(|(id, workload)| workload_view(state, id.as_str(), id.name(), workload))
+            .collect(),
     }
 }
 
 fn target_view(name: &str, target: &crate::state::TargetState) -> TargetView {
     let (state, message) = match (&target.claim, &target.unreachable, target.presence) {
         (Claim::Conflict(owner), _, _) => ("conflict", format!("belongs to owner {owner}; nothing there is touched")),
-        (Claim::Ahead(fence), _, _) => ("ahead", format!("has seen fence {fence}, above this ledger's head: LEDGER_LOSS")),
+        (Claim::Ahead(fence), _, _) => (
+            "ahead",
+            format!("has seen fence {fence}, above this ledger's head: LEDGER_LOSS"),
+        ),
         (_, Some(message), _) => ("unreachable", message.clone()),
-        (_, _, Some(Presence::Absent)) => ("orphaned", "no manifest names it any more; what runs there is kept".to_owned()),
+        (_, _, Some(Presence::Absent)) => (
+            "orphaned",
+            "no manifest names it any more; what runs there is kept".to_owned(),
+        ),
         (Claim::Unseen, None, _) => ("unseen", String::new()),
         (Claim::Ours, None, _) => ("ok", String::new()),
     };
     let plugin = target.spec.as_ref().map(|spec| spec.plugin.clone()).unwrap_or_default();
-    TargetView { name: name.to_owned(), plugin, state: state.to_owned(), message }
+    TargetView {
+        name: name.to_owned(),
+        plugin,
+        state: state.to_owned(),
+        message,
+    }
 }
 
 fn workload_view(state: &State, id: &str, name: &str, workload: &WorkloadState) -> WorkloadView {
@@ -181,15 +205,30 @@ fn workload_view(state: &State, id: &str, name: &str, workload: &WorkloadState) 
         paused: request.paused,
     });
     let quarantine = workload.quarantine.iter().flat_map(|(release, all)| {
-        all.last().map(|q| QuarantineView { release: release.to_string(), reason: q.reason.clone(), message: q.message.clone(), entry: q.seq })
+        all.last().map(|q| QuarantineView {
+            release: release.to_string(),
+            reason: q.reason.clone(),
+            message: q.message.clone(),
+            entry: q.seq,
+        })
     });
     let moved = workload.pins.iter().filter_map(|(reference, pin)| {
         let seen = pin.moved_to.as_ref()?.to_string();
-        Some(MovedTagView { reference: reference.clone(), pinned: pin.digest.to_string(), seen })
+        Some(MovedTagView {
+            reference: reference.clone(),
+            pinned: pin.digest.to_string(),
+            seen,
+        })
     });
     let busy = workload.units.values().any(|unit| unit.attempt.is_some());
-    let requested = workload.request.as_ref().is_some_and(|request| request.id >= workload.spec_seq || !is_wish_new(workload));
-    let decided = workload.request.as_ref().is_some_and(|request| !matches!(request.state, RolloutState::Rolling | RolloutState::Aborting));
+    let requested = workload
+        .request
+        .as_ref()
+        .is_some_and(|request| request.id >= workload.spec_seq || !is_wish_new(workload));
+    let decided = workload
+        .request
+        .as_ref()
+        .is_some_and(|request| !matches!(request.state, RolloutState::Rolling | RolloutState::Aborting));
     let placed = state.placed(workload).count();
     WorkloadView {
         name: id.to_owned(),
@@ -201,7 +240,11 @@ fn workload_view(state: &State, id: &str, name: &str, workload: &WorkloadState) 
         .to_owned(),
         wanted,
         waiting: None,
-        units: workload.units.iter().map(|(target, unit)| unit_view(state, target, unit)).collect(),
+        units: workload
+            .units
+            .iter()
+            .map(|(target, unit)| unit_view(state, target, unit))
+            .collect(),
         quarantine: quarantine.collect(),
         moved_tags: moved.collect(),
         exits: exits(name, workload),
@@ -211,10 +254,17 @@ fn workload_view(state: &State, id: &str, name: &str, workload: &WorkloadState) 
 
 /// Whether the manifest says something that no request has taken up.
 fn is_wish_new(workload: &WorkloadState) -> bool {
-    let (Some(spec), Some(request)) = (&workload.spec, &workload.request) else { return true };
-    let digests: Option<std::collections::BTreeMap<_, _>> =
-        spec.artifacts.iter().map(|(name, reference)| Some((name.clone(), workload.pins.get(reference)?.digest.clone()))).collect();
-    digests.is_none_or(|digests| crate::release::Release::from_spec(spec, &digests).id() != request.release || spec.attempt != request.attempt)
+    let (Some(spec), Some(request)) = (&workload.spec, &workload.request) else {
+        return true;
+    };
+    let digests: Option<std::collections::BTreeMap<_, _>> = spec
+        .artifacts
+        .iter()
+        .map(|(name, reference)| Some((name.clone(), workload.pins.get(reference)?.digest.clone())))
+        .collect();
+    digests.is_none_or(|digests| {
+        crate::release::Release::from_spec(spec, &digests).id() != request.release || spec.attempt != request.attempt
+    })
 }
 
 fn unit_view(state: &State, target: &str, unit: &UnitState) -> UnitView {
@@ -229,7 +279,11 @@ fn unit_view(state: &State, target: &str, unit: &UnitState) -> UnitView {
             deploy: deploy_id(state.epoch, attempt.id),
             generation: attempt.generation,
             release: attempt.release.to_string(),
-            weight: if matches!(unit.phase, PhaseName::Baking | PhaseName::Retiring) { FULL_SHARE } else { attempt.weight },
+            weight: if matches!(unit.phase, PhaseName::Baking | PhaseName::Retiring) {
+                FULL_SHARE
+            } else {
+                attempt.weight
+            },
         }),
         last: unit.last.as_ref().map(|last| LastView {
             deploy: deploy_id(state.epoch, last.id),
@@ -250,7 +304,11 @@ fn exits(name: &str, workload: &WorkloadState) -> Vec<String> {
             RolloutState::Rolling if request.paused => exits.push(format!("holdfast resume {name}")),
             RolloutState::Rolling => {
                 exits.push(format!("holdfast pause {name}"));
-                if workload.units.values().any(|unit| matches!(unit.phase, PhaseName::Shifting | PhaseName::Baking)) {
+                if workload
+                    .units
+                    .values()
+                    .any(|unit| matches!(unit.phase, PhaseName::Shifting | PhaseName::Baking))
+                {
                     exits.push(format!("holdfast advance {name}"));
                 }
             }

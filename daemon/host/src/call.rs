@@ -34,7 +34,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { component_bytes: 64 << 20, memory_bytes: 64 << 20, crossing_bytes: 16 << 20 }
+        Self {
+            component_bytes: 64 << 20,
+            memory_bytes: 64 << 20,
+            crossing_bytes: 16 << 20,
+        }
     }
 }
 
@@ -95,27 +99,45 @@ impl PluginHost {
             Ok((engine, linker))
         };
         let (engine, linker) = start().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
-        Ok(Self { engine, linker: Arc::new(linker), limits })
+        Ok(Self {
+            engine,
+            linker: Arc::new(linker),
+            limits,
+        })
     }
 
     /// Validates, compiles and links. Takes seconds for a large component: call it off the event loop.
     pub fn load(&self, name: &str, bytes: &[u8]) -> Result<Plugin, LoadError> {
         let name_of = || name.to_owned();
         if bytes.len() > self.limits.component_bytes {
-            return Err(LoadError::TooLarge { name: name_of(), size: bytes.len(), limit: self.limits.component_bytes });
+            return Err(LoadError::TooLarge {
+                name: name_of(),
+                size: bytes.len(),
+                limit: self.limits.component_bytes,
+            });
         }
-        let invalid = |message: String| LoadError::Invalid { name: name_of(), message };
+        let invalid = |message: String| LoadError::Invalid {
+            name: name_of(),
+            message,
+        };
         // Another implementation looks first: a compiler should only see what is valid.
         let mut validator = wasmparser::Validator::new();
         validator.validate_all(bytes).map_err(|error| invalid(error.to_string()))?;
         let component = Component::new(&self.engine, bytes).map_err(|error| invalid(format!("{error:#}")))?;
         let kind = component.component_type();
         for (import, _) in kind.imports(&self.engine) {
-            let ours = ["endpoint", "log", "clock", "types"].iter().any(|one| import.starts_with(&format!("{INTERFACES}{one}{WORLD_VERSION}")));
+            let ours = ["endpoint", "log", "clock", "types"]
+                .iter()
+                .any(|one| import.starts_with(&format!("{INTERFACES}{one}{WORLD_VERSION}")));
             // What std needs; linked to an empty WASI: no files, arguments, environment, network.
-            let empty_wasi = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:filesystem/"].iter().any(|one| import.starts_with(one));
+            let empty_wasi = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:filesystem/"]
+                .iter()
+                .any(|one| import.starts_with(one));
             if !ours && !empty_wasi {
-                return Err(LoadError::Import { name: name_of(), import: import.to_owned() });
+                return Err(LoadError::Import {
+                    name: name_of(),
+                    import: import.to_owned(),
+                });
             }
         }
         let exports = kind
@@ -125,10 +147,19 @@ impl PluginHost {
                 format!("@{version}").starts_with(WORLD_VERSION).then(|| interface.to_owned())
             })
             .collect();
-        let world = |error: wasmtime::Error| LoadError::World { name: name_of(), message: format!("{error:#}") };
+        let world = |error: wasmtime::Error| LoadError::World {
+            name: name_of(),
+            message: format!("{error:#}"),
+        };
         let pre = self.linker.instantiate_pre(&component).map_err(world)?;
         let pre = TargetPluginPre::new(pre).map_err(world)?;
-        Ok(Plugin { name: name_of(), digest: Digest::of(bytes), exports, pre, limits: self.limits.clone() })
+        Ok(Plugin {
+            name: name_of(),
+            digest: Digest::of(bytes),
+            exports,
+            pre,
+            limits: self.limits.clone(),
+        })
     }
 }
 
@@ -136,7 +167,11 @@ type Running<'a, T> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<T, cor
 
 impl Plugin {
     pub fn reference(&self, grants: &Digest) -> PluginRef {
-        PluginRef { name: self.name.clone(), digest: self.digest.clone(), grants: grants.clone() }
+        PluginRef {
+            name: self.name.clone(),
+            digest: self.digest.clone(),
+            grants: grants.clone(),
+        }
     }
 
     /// Pure: nothing may be sent.
@@ -155,7 +190,10 @@ impl Plugin {
     /// Every page joined, under one deadline.
     pub async fn observe(&self, options: &CallOptions<'_>, workload: Option<String>) -> CallReport<Page> {
         let ctx = convert::context(options.context);
-        let names = Names { target: options.context.target.clone(), ..Names::default() };
+        let names = Names {
+            target: options.context.target.clone(),
+            ..Names::default()
+        };
         self.call(options, Phase::Reading, names, move |store, instance| {
             Box::pin(async move {
                 let plugin = TargetPlugin::new(&mut *store, instance)?;
@@ -163,7 +201,10 @@ impl Plugin {
                 let mut whole: Option<Page> = None;
                 let mut cursor = None;
                 for _ in 0..OBSERVE_PAGES_MAX {
-                    let query = crate::bindings::holdfast::target::types::Query { workload: workload.clone(), cursor };
+                    let query = crate::bindings::holdfast::target::types::Query {
+                        workload: workload.clone(),
+                        cursor,
+                    };
                     let page = match target.call_observe(&mut *store, &ctx, &query).await? {
                         Ok(page) => convert::page(page),
                         Err(fault) => return Ok(Err(convert::fault(fault))),
@@ -185,7 +226,11 @@ impl Plugin {
                     }
                 }
                 let message = format!("observe did not end after {OBSERVE_PAGES_MAX} pages");
-                Ok(Err(core::Fault { class: core::FaultClass::Internal, message, fence: None }))
+                Ok(Err(core::Fault {
+                    class: core::FaultClass::Internal,
+                    message,
+                    fence: None,
+                }))
             })
         })
         .await
@@ -197,7 +242,10 @@ impl Plugin {
         self.call(options, Phase::Mutating, names, move |store, instance| {
             Box::pin(async move {
                 let plugin = TargetPlugin::new(&mut *store, instance)?;
-                let answer = plugin.holdfast_target_target().call_launch(store, &ctx, &subject, size).await?;
+                let answer = plugin
+                    .holdfast_target_target()
+                    .call_launch(store, &ctx, &subject, size)
+                    .await?;
                 Ok(answer.map(convert::progress).map_err(convert::fault))
             })
         })
@@ -210,7 +258,10 @@ impl Plugin {
         self.call(options, Phase::Mutating, names, move |store, instance| {
             Box::pin(async move {
                 let plugin = TargetPlugin::new(&mut *store, instance)?;
-                let answer = plugin.holdfast_target_target().call_scale(store, &ctx, &subject, size).await?;
+                let answer = plugin
+                    .holdfast_target_target()
+                    .call_scale(store, &ctx, &subject, size)
+                    .await?;
                 Ok(answer.map(convert::progress).map_err(convert::fault))
             })
         })
@@ -241,7 +292,10 @@ impl Plugin {
         self.call(options, Phase::Mutating, names, move |store, instance| {
             Box::pin(async move {
                 let plugin = TargetPlugin::new(&mut *store, instance)?;
-                let answer = plugin.holdfast_target_target().call_retire(store, &ctx, &subject, last).await?;
+                let answer = plugin
+                    .holdfast_target_target()
+                    .call_retire(store, &ctx, &subject, last)
+                    .await?;
                 Ok(answer.map(convert::progress).map_err(convert::fault))
             })
         })
@@ -258,8 +312,13 @@ impl Plugin {
             Box::pin(async move {
                 let plugin = crate::telemetry::Telemetry::new(&mut *store, instance)?;
                 let answer = plugin.holdfast_target_telemetry().call_read(store, &ctx, &subject).await?;
-                let sample = |sample: crate::telemetry::exports::holdfast::target::telemetry::Sample| Sample { name: sample.name, value: sample.value };
-                Ok(answer.map(|samples| samples.into_iter().map(sample).collect()).map_err(convert::fault))
+                let sample = |sample: crate::telemetry::exports::holdfast::target::telemetry::Sample| Sample {
+                    name: sample.name,
+                    value: sample.value,
+                };
+                Ok(answer
+                    .map(|samples| samples.into_iter().map(sample).collect())
+                    .map_err(convert::fault))
             })
         })
         .await
@@ -280,7 +339,9 @@ impl Plugin {
                     source: excerpt.source,
                     text: excerpt.text,
                 };
-                Ok(answer.map(|excerpts| excerpts.into_iter().map(excerpt).collect()).map_err(convert::fault))
+                Ok(answer
+                    .map(|excerpts| excerpts.into_iter().map(excerpt).collect())
+                    .map_err(convert::fault))
             })
         })
         .await
@@ -314,7 +375,11 @@ impl Plugin {
         // Yielding at each tick lets the wall deadline fire while the guest only computes.
         store.epoch_deadline_callback(move |_| {
             ticks_left = ticks_left.saturating_sub(1);
-            Ok(if ticks_left == 0 { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+            Ok(if ticks_left == 0 {
+                UpdateDeadline::Interrupt
+            } else {
+                UpdateDeadline::Yield(1)
+            })
         });
         let outcome = tokio::time::timeout(options.deadline, async {
             let instance = self.pre.instance_pre().instantiate_async(&mut store).await?;
@@ -324,25 +389,51 @@ impl Plugin {
         let answer = match outcome {
             Ok(Ok(answer)) => answer.map_err(CallFailure::Fault),
             Ok(Err(error)) => Err(classify(&error, store.data().limits.refused, &stderr)),
-            Err(_) => Err(CallFailure::Failed { class: FailureClass::Deadline, message: format!("it did not answer within {} ms", options.deadline.as_millis()) }),
+            Err(_) => Err(CallFailure::Failed {
+                class: FailureClass::Deadline,
+                message: format!("it did not answer within {} ms", options.deadline.as_millis()),
+            }),
         };
         let sent = std::mem::take(&mut store.data_mut().sent);
-        CallReport { answer, sent, elapsed: begun.elapsed() }
+        CallReport {
+            answer,
+            sent,
+            elapsed: begun.elapsed(),
+        }
     }
 }
 
 fn names_of(options: &CallOptions<'_>, subject: &Generation) -> Names {
-    Names { key: Some(subject.key.clone()), names: [subject.name.clone()].into(), target: options.context.target.clone() }
+    Names {
+        key: Some(subject.key.clone()),
+        names: [subject.name.clone()].into(),
+        target: options.context.target.clone(),
+    }
 }
 
 fn not_exported<T>(interface: &str) -> CallReport<T> {
     let message = format!("it does not export {interface}");
-    CallReport { answer: Err(CallFailure::Failed { class: FailureClass::NotExported, message }), sent: Vec::new(), elapsed: Duration::ZERO }
+    CallReport {
+        answer: Err(CallFailure::Failed {
+            class: FailureClass::NotExported,
+            message,
+        }),
+        sent: Vec::new(),
+        elapsed: Duration::ZERO,
+    }
 }
 
 fn classify(error: &wasmtime::Error, memory_refused: bool, stderr: &Stderr) -> CallFailure {
     let said = stderr.text();
-    let last = said.lines().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join(" / ");
+    let last = said
+        .lines()
+        .rev()
+        .take(3)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect::<Vec<_>>()
+        .join(" / ");
     let text = format!("{error:#}");
     let (class, message) = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => (FailureClass::CpuBudget, "it computed until its budget was used up".to_owned()),
@@ -350,7 +441,10 @@ fn classify(error: &wasmtime::Error, memory_refused: bool, stderr: &Stderr) -> C
         _ if memory_refused => (FailureClass::Memory, "it wanted more memory than its cap".to_owned()),
         _ if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() => (FailureClass::Exit, "it called exit".to_owned()),
         // The error's type is private; a test pins its text.
-        _ if text.contains("fuel") => (FailureClass::OutputSize, "too many bytes crossed between it and the host".to_owned()),
+        _ if text.contains("fuel") => (
+            FailureClass::OutputSize,
+            "too many bytes crossed between it and the host".to_owned(),
+        ),
         _ => (FailureClass::Panic, if last.is_empty() { text } else { last }),
     };
     CallFailure::Failed { class, message }

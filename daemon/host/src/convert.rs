@@ -42,21 +42,43 @@ pub(crate) fn generation(generation: &core::Generation) -> wit::Generation {
         release_id: generation.release_id.clone(),
         artifacts: generation.artifacts.iter().map(artifact).collect(),
         template: generation.template.clone(),
-        files: generation.files.iter().map(|file| wit::File { path: file.path.clone(), body: file.body.clone() }).collect(),
+        files: generation
+            .files
+            .iter()
+            .map(|file| wit::File {
+                path: file.path.clone(),
+                body: file.body.clone(),
+            })
+            .collect(),
         secrets: Vec::new(),
-        stamps: generation.stamps.iter().map(|stamp| wit::Stamp { name: stamp.name.clone(), value: stamp.value.clone() }).collect(),
+        stamps: generation
+            .stamps
+            .iter()
+            .map(|stamp| wit::Stamp {
+                name: stamp.name.clone(),
+                value: stamp.value.clone(),
+            })
+            .collect(),
         drain_ms: generation.drain_ms,
     }
 }
 
 pub(crate) fn route_entry(entry: &core::RouteEntry) -> exports::RouteEntry {
-    exports::RouteEntry { generation: generation(&entry.generation), live: entry.live, lead: entry.lead }
+    exports::RouteEntry {
+        generation: generation(&entry.generation),
+        live: entry.live,
+        lead: entry.lead,
+    }
 }
 
 pub(crate) fn progress(progress: wit::Progress) -> core::Progress {
     match progress {
         wit::Progress::Done => core::Progress::Done,
-        wit::Progress::Pending(wait) => core::Progress::Pending { resume: wait.resume, after_ms: wait.after_ms, message: wait.message },
+        wit::Progress::Pending(wait) => core::Progress::Pending {
+            resume: wait.resume,
+            after_ms: wait.after_ms,
+            message: wait.message,
+        },
     }
 }
 
@@ -79,7 +101,15 @@ pub(crate) fn fault(fault: wit::Fault) -> core::Fault {
 pub(crate) fn report(report: wit::Report) -> core::Report {
     let abilities = report.abilities;
     core::Report {
-        problems: report.problems.into_iter().map(|p| core::CheckProblem { at: p.at, message: p.message, hint: p.hint }).collect(),
+        problems: report
+            .problems
+            .into_iter()
+            .map(|p| core::CheckProblem {
+                at: p.at,
+                message: p.message,
+                hint: p.hint,
+            })
+            .collect(),
         abilities: core::Abilities {
             routing: match abilities.routing {
                 wit::Routing::Fixed => core::Routing::Fixed,
@@ -162,7 +192,14 @@ fn route_state(route: wit::RouteState) -> core::RouteState {
     core::RouteState {
         workload: route.workload,
         fence: route.fence,
-        shares: route.shares.into_iter().map(|share| core::Share { number: share.number, live: share.live }).collect(),
+        shares: route
+            .shares
+            .into_iter()
+            .map(|share| core::Share {
+                number: share.number,
+                live: share.live,
+            })
+            .collect(),
         settled: route.settled,
         fingerprint: route.fingerprint,
     }

@@ -95,7 +95,11 @@ pub enum BindingError {
     #[error("endpoint {alias}: {url:?} is not http://HOST[:PORT] or https://HOST[:PORT]")]
     Url { alias: String, url: String },
     #[error("endpoint {alias}: {} cannot be read", file.display())]
-    File { alias: String, file: PathBuf, source: std::io::Error },
+    File {
+        alias: String,
+        file: PathBuf,
+        source: std::io::Error,
+    },
     #[error("endpoint {alias}: {} holds no PEM certificate", file.display())]
     Certificates { alias: String, file: PathBuf },
     #[error("endpoint {alias}: TLS cannot be set up")]
@@ -145,10 +149,18 @@ pub(crate) struct Exchange {
 impl Binding {
     pub fn new(config: &BindingConfig) -> Result<Self, BindingError> {
         let grants = Digest::of(&serde_json::to_vec(config).unwrap_or_default());
-        let aliases = config.endpoints.iter().map(|(name, endpoint)| Ok((name.clone(), Alias::new(name, endpoint)?))).collect::<Result<_, _>>()?;
+        let aliases = config
+            .endpoints
+            .iter()
+            .map(|(name, endpoint)| Ok((name.clone(), Alias::new(name, endpoint)?)))
+            .collect::<Result<_, _>>()?;
         let network = |text: &String| crate::probe::Network::parse(text).ok_or_else(|| BindingError::Network(text.clone()));
         let probe_networks = config.probe_networks.iter().map(network).collect::<Result<_, _>>()?;
-        Ok(Self { aliases, probe_networks, grants })
+        Ok(Self {
+            aliases,
+            probe_networks,
+            grants,
+        })
     }
 }
 
@@ -157,15 +169,31 @@ impl Alias {
         let alias = || name.to_owned();
         let (place, authority) = match (&config.url, &config.unix) {
             (Some(url), None) => {
-                let bad = || BindingError::Url { alias: alias(), url: url.clone() };
+                let bad = || BindingError::Url {
+                    alias: alias(),
+                    url: url.clone(),
+                };
                 let uri: Uri = url.parse().map_err(|_| bad())?;
-                let authority = uri.authority().filter(|_| matches!(uri.path(), "" | "/") && uri.query().is_none()).ok_or_else(bad)?;
-                let with_port = |port: u16| if authority.port().is_some() { authority.to_string() } else { format!("{authority}:{port}") };
+                let authority = uri
+                    .authority()
+                    .filter(|_| matches!(uri.path(), "" | "/") && uri.query().is_none())
+                    .ok_or_else(bad)?;
+                let with_port = |port: u16| {
+                    if authority.port().is_some() {
+                        authority.to_string()
+                    } else {
+                        format!("{authority}:{port}")
+                    }
+                };
                 let place = match uri.scheme_str() {
                     Some("http") => Place::Tcp(with_port(80)),
                     Some("https") => {
                         let host = authority.host().trim_matches(['[', ']']).to_owned();
-                        Place::Tls(with_port(443), ServerName::try_from(host).map_err(|_| bad())?, tls(name, config)?)
+                        Place::Tls(
+                            with_port(443),
+                            ServerName::try_from(host).map_err(|_| bad())?,
+                            tls(name, config)?,
+                        )
                     }
                     _ => return Err(bad()),
                 };
@@ -195,9 +223,12 @@ impl Alias {
         let read = |file: &PathBuf| {
             let text = std::fs::read_to_string(file);
             // The path is the operator's business, not the plugin's.
-            text.map(|text| text.trim().to_owned()).map_err(|_| SendFail::Denied("the endpoint's credential cannot be read by the host".into()))
+            text.map(|text| text.trim().to_owned())
+                .map_err(|_| SendFail::Denied("the endpoint's credential cannot be read by the host".into()))
         };
-        let Some(auth) = &self.auth else { return Ok((None, Vec::new())) };
+        let Some(auth) = &self.auth else {
+            return Ok((None, Vec::new()));
+        };
         if let Some(file) = &auth.bearer_token_file {
             let token = read(file)?;
             return Ok((Some(format!("Bearer {token}")), vec![token]));
@@ -211,22 +242,35 @@ impl Alias {
     }
 
     /// One exchange on a connection of its own. Policy was checked by the caller.
-    pub async fn send(&self, method: &str, path: &str, headers: &[(String, String)], body: Vec<u8>, timeout: Duration) -> Result<Exchange, SendFail> {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(String, String)],
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Exchange, SendFail> {
         debug_assert!(path_problem(path).is_none());
         let (authorization, secrets) = self.credentials()?;
-        let method = Method::from_bytes(method.as_bytes()).map_err(|_| SendFail::Denied(format!("{method:?} is no HTTP method")))?;
+        let method =
+            Method::from_bytes(method.as_bytes()).map_err(|_| SendFail::Denied(format!("{method:?} is no HTTP method")))?;
         let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
         for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| SendFail::Denied(format!("{name:?} is no header name")))?;
-            let value = HeaderValue::from_str(value).map_err(|_| SendFail::Denied(format!("the value of header {name} is not valid")))?;
+            let name =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|_| SendFail::Denied(format!("{name:?} is no header name")))?;
+            let value =
+                HeaderValue::from_str(value).map_err(|_| SendFail::Denied(format!("the value of header {name} is not valid")))?;
             request = request.header(name, value);
         }
         if let Some(authorization) = authorization {
-            let mut value = HeaderValue::from_str(&authorization).map_err(|_| SendFail::Denied("the endpoint's credential is no header value".into()))?;
+            let mut value = HeaderValue::from_str(&authorization)
+                .map_err(|_| SendFail::Denied("the endpoint's credential is no header value".into()))?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| SendFail::Denied(error.to_string()))?;
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| SendFail::Denied(error.to_string()))?;
         if request.uri().path_and_query().map(|sent| sent.as_str()) != Some(path) {
             return Err(SendFail::Denied("the path would not be sent byte for byte".into()));
         }
@@ -242,33 +286,64 @@ impl Alias {
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Exchange, SendFail> {
         let unreachable = |error: std::io::Error| SendFail::Unreachable(error.to_string());
         match &self.place {
-            Place::Tcp(address) => self.over(TcpStream::connect(address).await.map_err(unreachable)?, request).await,
-            Place::Unix(path) => self.over(UnixStream::connect(path).await.map_err(unreachable)?, request).await,
+            Place::Tcp(address) => {
+                self.over(TcpStream::connect(address).await.map_err(unreachable)?, request)
+                    .await
+            }
+            Place::Unix(path) => {
+                self.over(UnixStream::connect(path).await.map_err(unreachable)?, request)
+                    .await
+            }
             Place::Tls(address, name, config) => {
                 let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-                let stream = TlsConnector::from(config.clone()).connect(name.clone(), stream).await.map_err(unreachable)?;
+                let stream = TlsConnector::from(config.clone())
+                    .connect(name.clone(), stream)
+                    .await
+                    .map_err(unreachable)?;
                 self.over(stream, request).await
             }
         }
     }
 
-    async fn over(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, request: Request<Full<Bytes>>) -> Result<Exchange, SendFail> {
-        let handshake = hyper::client::conn::http1::Builder::new().max_buf_size(64 << 10).handshake(TokioIo::new(stream)).await;
+    async fn over(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Exchange, SendFail> {
+        let handshake = hyper::client::conn::http1::Builder::new()
+            .max_buf_size(64 << 10)
+            .handshake(TokioIo::new(stream))
+            .await;
         let (mut sender, connection) = handshake.map_err(|error| SendFail::Unreachable(error.to_string()))?;
         let connection = tokio::spawn(connection);
         let outcome = async {
-            let response = sender.send_request(request).await.map_err(|error| SendFail::Lost(error.to_string()))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| SendFail::Lost(error.to_string()))?;
             let (parts, body) = response.into_parts();
             let body = match Limited::new(body, self.max_body_bytes).collect().await {
                 Ok(body) => body.to_bytes().to_vec(),
                 Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                    return Err(SendFail::TooLarge(format!("the answer has more than {} bytes", self.max_body_bytes)));
+                    return Err(SendFail::TooLarge(format!(
+                        "the answer has more than {} bytes",
+                        self.max_body_bytes
+                    )));
                 }
                 Err(error) => return Err(SendFail::Lost(error.to_string())),
             };
-            let headers = parts.headers.iter().filter(|(name, _)| crate::policy::response_header_allowed(name.as_str()));
-            let headers = headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))).collect();
-            Ok(Exchange { status: parts.status.as_u16(), headers, body })
+            let headers = parts
+                .headers
+                .iter()
+                .filter(|(name, _)| crate::policy::response_header_allowed(name.as_str()));
+            let headers = headers
+                .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+                .collect();
+            Ok(Exchange {
+                status: parts.status.as_u16(),
+                headers,
+                body,
+            })
         };
         let outcome = outcome.await;
         connection.abort();
@@ -296,10 +371,17 @@ fn tls(alias: &str, config: &EndpointConfig) -> Result<Arc<rustls::ClientConfig>
     let mut roots = rustls::RootCertStore::empty();
     match &config.ca_file {
         Some(file) => {
-            let pem = std::fs::read(file).map_err(|source| BindingError::File { alias: alias.into(), file: file.clone(), source })?;
+            let pem = std::fs::read(file).map_err(|source| BindingError::File {
+                alias: alias.into(),
+                file: file.clone(),
+                source,
+            })?;
             let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
             if roots.add_parsable_certificates(certificates).0 == 0 {
-                return Err(BindingError::Certificates { alias: alias.into(), file: file.clone() });
+                return Err(BindingError::Certificates {
+                    alias: alias.into(),
+                    file: file.clone(),
+                });
             }
         }
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
@@ -307,6 +389,9 @@ fn tls(alias: &str, config: &EndpointConfig) -> Result<Arc<rustls::ClientConfig>
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|source| BindingError::Tls { alias: alias.into(), source })?;
+        .map_err(|source| BindingError::Tls {
+            alias: alias.into(),
+            source,
+        })?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }

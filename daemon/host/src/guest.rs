@@ -44,7 +44,10 @@ impl Guest {
         Self {
             wasi,
             table: ResourceTable::new(),
-            limits: MemoryLimit { left_bytes: memory_bytes, refused: false },
+            limits: MemoryLimit {
+                left_bytes: memory_bytes,
+                refused: false,
+            },
             binding: None,
             phase: Phase::Pure,
             names: Names::default(),
@@ -97,25 +100,41 @@ impl ResourceLimiter for MemoryLimit {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
 impl types::Host for Guest {}
 
 impl endpoint::Host for Guest {
-    async fn send(&mut self, alias: String, request: endpoint::Request) -> wasmtime::Result<Result<endpoint::Response, endpoint::Fail>> {
+    async fn send(
+        &mut self,
+        alias: String,
+        request: endpoint::Request,
+    ) -> wasmtime::Result<Result<endpoint::Response, endpoint::Fail>> {
         let (method, path) = (request.method.clone(), request.path.clone());
         let outcome = self.exchange(&alias, request).await;
         let status = outcome.as_ref().map_or(0, |response| response.status as u16);
         // What was denied was not sent; it is the plugin's log that says so.
         if !matches!(outcome, Err(endpoint::Fail::Denied(_))) {
-            self.sent.push(Sent { alias, method, path, status });
+            self.sent.push(Sent {
+                alias,
+                method,
+                path,
+                status,
+            });
         }
         Ok(outcome)
     }
 
-    async fn send_long(&mut self, _: String, _: endpoint::Request) -> wasmtime::Result<Result<endpoint::LongState, endpoint::Fail>> {
+    async fn send_long(
+        &mut self,
+        _: String,
+        _: endpoint::Request,
+    ) -> wasmtime::Result<Result<endpoint::LongState, endpoint::Fail>> {
         Ok(Err(endpoint::Fail::Denied(format!("send-long {LATER}"))))
     }
 }
@@ -142,8 +161,18 @@ impl Guest {
             endpoint::Content::Blob(_) => return denied(format!("content::blob {LATER}")),
             endpoint::Content::Archive(_) => return denied(format!("content::archive {LATER}")),
         };
-        if !granted(&alias_config.rules, self.phase, &request.method, &request.path, &body, &self.names) {
-            return denied(format!("no rule of endpoint {alias} grants {} {} here", request.method, request.path));
+        if !granted(
+            &alias_config.rules,
+            self.phase,
+            &request.method,
+            &request.path,
+            &body,
+            &self.names,
+        ) {
+            return denied(format!(
+                "no rule of endpoint {alias} grants {} {} here",
+                request.method, request.path
+            ));
         }
         if self.sent.len() >= REQUESTS_PER_CALL {
             return denied(format!("more than {REQUESTS_PER_CALL} requests in one call"));
@@ -156,13 +185,28 @@ impl Guest {
             0 => alias_config.timeout,
             ms => Duration::from_millis(ms.into()).min(alias_config.timeout),
         };
-        let headers: Vec<(String, String)> = request.headers.into_iter().map(|header| (header.name, header.value)).collect();
+        let headers: Vec<(String, String)> = request
+            .headers
+            .into_iter()
+            .map(|header| (header.name, header.value))
+            .collect();
         let timeout = asked.min(self.remaining());
-        match alias_config.send(&request.method, &request.path, &headers, body, timeout).await {
+        match alias_config
+            .send(&request.method, &request.path, &headers, body, timeout)
+            .await
+        {
             Ok(exchange) => {
                 self.bytes_left = self.bytes_left.saturating_sub(exchange.body.len());
-                let headers = exchange.headers.into_iter().map(|(name, value)| endpoint::Header { name, value }).collect();
-                Ok(endpoint::Response { status: exchange.status.into(), headers, body: exchange.body })
+                let headers = exchange
+                    .headers
+                    .into_iter()
+                    .map(|(name, value)| endpoint::Header { name, value })
+                    .collect();
+                Ok(endpoint::Response {
+                    status: exchange.status.into(),
+                    headers,
+                    body: exchange.body,
+                })
             }
             Err(SendFail::Denied(message)) => denied(message),
             Err(SendFail::Unreachable(message)) => Err(endpoint::Fail::Unreachable(message)),
@@ -179,7 +223,11 @@ impl log::Host for Guest {
             return Ok(());
         }
         // A plugin must not be able to forge a line or move the cursor of whoever reads the log.
-        let text: String = message.chars().take(LOG_LINE_BYTES).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text: String = message
+            .chars()
+            .take(LOG_LINE_BYTES)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         let plugin = &self.plugin;
         match at {
             log::Level::Debug => tracing::debug!(plugin, text, "plugin log"),
@@ -206,8 +254,19 @@ pub(crate) struct Stderr(Arc<Mutex<VecDeque<u8>>>);
 
 impl Stderr {
     pub fn text(&self) -> String {
-        let bytes: Vec<u8> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        String::from_utf8_lossy(&bytes).chars().filter(|c| *c == '\n' || !c.is_control()).collect::<String>().trim().to_owned()
+        let bytes: Vec<u8> = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .copied()
+            .collect();
+        String::from_utf8_lossy(&bytes)
+            .chars()
+            .filter(|c| *c == '\n' || !c.is_control())
+            .collect::<String>()
+            .trim()
+            .to_owned()
     }
 }
 

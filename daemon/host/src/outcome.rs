@@ -53,10 +53,19 @@ impl CallFailure {
     pub fn into_fault(self) -> Fault {
         match self {
             CallFailure::Fault(fault) => fault,
-            CallFailure::Failed { class: FailureClass::Deadline, message } => Fault { class: FaultClass::Deadline, message, fence: None },
-            CallFailure::Failed { class, message } => {
-                Fault { class: FaultClass::Internal, message: format!("plugin {}: {message}", class.as_str()), fence: None }
-            }
+            CallFailure::Failed {
+                class: FailureClass::Deadline,
+                message,
+            } => Fault {
+                class: FaultClass::Deadline,
+                message,
+                fence: None,
+            },
+            CallFailure::Failed { class, message } => Fault {
+                class: FaultClass::Internal,
+                message: format!("plugin {}: {message}", class.as_str()),
+                fence: None,
+            },
         }
     }
 }

@@ -53,7 +53,10 @@ pub fn path_problem(path: &str) -> Option<&'static str> {
         Some("it holds //")
     } else if before_query.split('/').any(|segment| segment == "." || segment == "..") {
         Some("it holds a . or .. segment")
-    } else if ["%2f", "%2e", "%5c", "%25", "%00"].iter().any(|escape| lower.contains(escape)) {
+    } else if ["%2f", "%2e", "%5c", "%25", "%00"]
+        .iter()
+        .any(|escape| lower.contains(escape))
+    {
         Some("it holds an encoded slash, dot, backslash, percent or zero")
     } else if query.is_some_and(|query| query.contains('?')) {
         Some("it holds a second ?")
@@ -77,12 +80,17 @@ pub fn granted(rules: &[Rule], phase: Phase, method: &str, path: &str, body: &[u
 fn body_matches(rule: &Rule, body: &[u8], names: &Names) -> bool {
     let Some(pointer) = &rule.body_name_pointer else { return true };
     let value: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let name = value.as_ref().and_then(|value| value.pointer(pointer)).and_then(|name| name.as_str());
+    let name = value
+        .as_ref()
+        .and_then(|value| value.pointer(pointer))
+        .and_then(|name| name.as_str());
     name.is_some_and(|name| names.names.contains(name))
 }
 
 fn path_matches(pattern: &str, path: &str, names: &Names) -> bool {
-    let (pattern_path, pattern_query) = pattern.split_once('?').map_or((pattern, None), |(path, query)| (path, Some(query)));
+    let (pattern_path, pattern_query) = pattern
+        .split_once('?')
+        .map_or((pattern, None), |(path, query)| (path, Some(query)));
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let query_ok = match (pattern_query, query) {
         (None, None) => true,
@@ -90,14 +98,21 @@ fn path_matches(pattern: &str, path: &str, names: &Names) -> bool {
         (Some(wanted), Some(query)) => wanted == query,
         _ => false,
     };
-    query_ok && segments_match(&pattern_path.split('/').collect::<Vec<_>>(), &path.split('/').collect::<Vec<_>>(), names)
+    query_ok
+        && segments_match(
+            &pattern_path.split('/').collect::<Vec<_>>(),
+            &path.split('/').collect::<Vec<_>>(),
+            names,
+        )
 }
 
 fn segments_match(pattern: &[&str], path: &[&str], names: &Names) -> bool {
     match (pattern, path) {
         ([], []) => true,
         (["**"], rest) => !rest.is_empty() && rest.iter().all(|segment| !segment.is_empty()),
-        ([wanted, pattern @ ..], [segment, path @ ..]) => segment_matches(wanted, segment, names) && segments_match(pattern, path, names),
+        ([wanted, pattern @ ..], [segment, path @ ..]) => {
+            segment_matches(wanted, segment, names) && segments_match(pattern, path, names)
+        }
         _ => false,
     }
 }
@@ -114,13 +129,30 @@ fn segment_matches(wanted: &str, segment: &str, names: &Names) -> bool {
 
 /// Request headers that a plugin may set. The rest is the host's: above all Host, Authorization and what frames a body.
 pub fn request_header_allowed(name: &str) -> bool {
-    const ALLOWED: [&str; 7] = ["accept", "content-type", "if-match", "if-none-match", "x-lxd-fingerprint", "x-lxd-public", "x-registry-auth"];
+    const ALLOWED: [&str; 7] = [
+        "accept",
+        "content-type",
+        "if-match",
+        "if-none-match",
+        "x-lxd-fingerprint",
+        "x-lxd-public",
+        "x-registry-auth",
+    ];
     ALLOWED.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// Answer headers that a plugin may see.
 pub fn response_header_allowed(name: &str) -> bool {
-    const ALLOWED: [&str; 8] = ["content-type", "etag", "location", "retry-after", "date", "content-length", "last-modified", "warning"];
+    const ALLOWED: [&str; 8] = [
+        "content-type",
+        "etag",
+        "location",
+        "retry-after",
+        "date",
+        "content-length",
+        "last-modified",
+        "warning",
+    ];
     ALLOWED.contains(&name.to_ascii_lowercase().as_str())
 }
 
@@ -129,12 +161,36 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        Names { key: Some("shop".into()), names: ["shop-g2".to_owned()].into(), target: "site-a".into() }
+        Names {
+            key: Some("shop".into()),
+            names: ["shop-g2".to_owned()].into(),
+            target: "site-a".into(),
+        }
     }
 
     #[test]
     fn paths_that_lie() {
-        for path in ["", "v1", "//evil", "/a//b", "/a/../b", "/a/./b", "/a/%2e%2e/b", "/a%2Fb", "/a%5cb", "/a%252fb", "/a b", "/a\r\nHost: x", "/a#b", "/a\\b", "/ä", "/a?x?y", "http://evil/a", "/a\0", "/a%00"] {
+        for path in [
+            "",
+            "v1",
+            "//evil",
+            "/a//b",
+            "/a/../b",
+            "/a/./b",
+            "/a/%2e%2e/b",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a%252fb",
+            "/a b",
+            "/a\r\nHost: x",
+            "/a#b",
+            "/a\\b",
+            "/ä",
+            "/a?x?y",
+            "http://evil/a",
+            "/a\0",
+            "/a%00",
+        ] {
             assert!(path_problem(path).is_some(), "{path:?}");
         }
         for path in ["/", "/v1/site", "/1.0/images?recursion=1&filter=a%20b", "/v1/a.b/c"] {
@@ -144,13 +200,21 @@ mod tests {
 
     #[test]
     fn rules() {
-        let rule = |effect, method: &str, path: &str| Rule { effect, methods: [method.to_owned()].into(), path: path.into(), body_name_pointer: None };
+        let rule = |effect, method: &str, path: &str| Rule {
+            effect,
+            methods: [method.to_owned()].into(),
+            path: path.into(),
+            body_name_pointer: None,
+        };
         let rules = [
             rule(Effect::Read, "GET", "/v1/site"),
             rule(Effect::Write, "PUT", "/v1/workloads/{key}/generations/*"),
             rule(Effect::Read, "GET", "/logs/**"),
             rule(Effect::Read, "GET", "/list?recursion=1"),
-            Rule { body_name_pointer: Some("/metadata/name".into()), ..rule(Effect::Write, "POST", "/apis/deployments") },
+            Rule {
+                body_name_pointer: Some("/metadata/name".into()),
+                ..rule(Effect::Write, "POST", "/apis/deployments")
+            },
         ];
         let ok = |phase, method: &str, path: &str, body: &str| granted(&rules, phase, method, path, body.as_bytes(), &names());
         for (phase, method, path, body, expected) in [
@@ -168,8 +232,20 @@ mod tests {
             (Phase::Reading, "GET", "/logs", "", false),
             (Phase::Reading, "GET", "/list?recursion=1", "", true),
             (Phase::Reading, "GET", "/list?recursion=2", "", false),
-            (Phase::Mutating, "POST", "/apis/deployments", r#"{"metadata":{"name":"shop-g2"}}"#, true),
-            (Phase::Mutating, "POST", "/apis/deployments", r#"{"metadata":{"name":"other-g2"}}"#, false),
+            (
+                Phase::Mutating,
+                "POST",
+                "/apis/deployments",
+                r#"{"metadata":{"name":"shop-g2"}}"#,
+                true,
+            ),
+            (
+                Phase::Mutating,
+                "POST",
+                "/apis/deployments",
+                r#"{"metadata":{"name":"other-g2"}}"#,
+                false,
+            ),
             (Phase::Mutating, "POST", "/apis/deployments", "not json", false),
         ] {
             assert_eq!(ok(phase, method, path, body), expected, "{phase:?} {method} {path} {body}");
@@ -178,7 +254,15 @@ mod tests {
 
     #[test]
     fn headers() {
-        for name in ["Host", "Authorization", "Transfer-Encoding", "Content-Length", "Impersonate-User", "Connection", "Cookie"] {
+        for name in [
+            "Host",
+            "Authorization",
+            "Transfer-Encoding",
+            "Content-Length",
+            "Impersonate-User",
+            "Connection",
+            "Cookie",
+        ] {
             assert!(!request_header_allowed(name), "{name}");
         }
         assert!(request_header_allowed("If-Match") && !response_header_allowed("Set-Cookie"));

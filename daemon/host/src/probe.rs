@@ -57,7 +57,9 @@ pub async fn probe_http(address: &str, path: &str, networks: &[Network], timeout
         return ProbeOutcome::NotGranted(format!("{address} is not an IP address and port"));
     };
     if !networks.iter().any(|network| network.contains(socket.ip())) {
-        return ProbeOutcome::NotGranted(format!("{address} is in none of the networks that the operator granted for probes"));
+        return ProbeOutcome::NotGranted(format!(
+            "{address} is in none of the networks that the operator granted for probes"
+        ));
     }
     match tokio::time::timeout(timeout, get(socket, path)).await {
         Ok(Ok(status)) if (200..300).contains(&status) => ProbeOutcome::Healthy,
@@ -70,10 +72,19 @@ pub async fn probe_http(address: &str, path: &str, networks: &[Network], timeout
 async fn get(address: SocketAddr, path: &str) -> Result<u16, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let stream = TcpStream::connect(address).await.map_err(|error| text(&error))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| text(&error))?;
     let connection = tokio::spawn(connection);
-    let request = Request::get(path).header(HOST, address.to_string()).body(Empty::<bytes::Bytes>::new()).map_err(|error| text(&error))?;
-    let status = sender.send_request(request).await.map(|response| response.status().as_u16()).map_err(|error| text(&error));
+    let request = Request::get(path)
+        .header(HOST, address.to_string())
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|error| text(&error))?;
+    let status = sender
+        .send_request(request)
+        .await
+        .map(|response| response.status().as_u16())
+        .map_err(|error| text(&error));
     connection.abort();
     status
 }
@@ -95,7 +106,11 @@ mod tests {
             ("::/0", "fe80::1", true),
             ("192.0.2.7/32", "192.0.2.7", true),
         ] {
-            assert_eq!(Network::parse(network).unwrap().contains(address.parse().unwrap()), expected, "{network} {address}");
+            assert_eq!(
+                Network::parse(network).unwrap().contains(address.parse().unwrap()),
+                expected,
+                "{network} {address}"
+            );
         }
         assert_eq!(Network::parse("10.0.0.0/33"), None);
     }

@@ -11,11 +11,19 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Challenge {
     Basic,
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+    },
 }
 
 pub fn challenge(headers: &HeaderMap) -> Option<Challenge> {
-    headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| parse(value.to_str().ok()?)).next()
+    headers
+        .get_all(WWW_AUTHENTICATE)
+        .iter()
+        .filter_map(|value| parse(value.to_str().ok()?))
+        .next()
 }
 
 fn parse(text: &str) -> Option<Challenge> {
@@ -27,7 +35,11 @@ fn parse(text: &str) -> Option<Challenge> {
         return None;
     }
     let mut parameters = parameters(rest);
-    Some(Challenge::Bearer { realm: parameters.remove("realm")?, service: parameters.remove("service"), scope: parameters.remove("scope") })
+    Some(Challenge::Bearer {
+        realm: parameters.remove("realm")?,
+        service: parameters.remove("service"),
+        scope: parameters.remove("scope"),
+    })
 }
 
 /// `key="value"` pairs; commas inside quotes belong to the value, as scopes have them.
@@ -53,7 +65,10 @@ pub fn basic(config: &RegistryConfig) -> Result<Option<String>, RegistryError> {
         RegistryError::new(Class::NotConfigured, &config.host, message)
     })?;
     let pair = format!("{}:{}", auth.username, password.trim_end_matches(['\n', '\r']));
-    Ok(Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))))
+    Ok(Some(format!(
+        "Basic {}",
+        base64::engine::general_purpose::STANDARD.encode(pair)
+    )))
 }
 
 /// Checks that a token service may be asked, and with credentials. A registry cannot send them elsewhere.
@@ -64,9 +79,15 @@ pub fn realm_url(config: &RegistryConfig, realm: &str) -> Result<reqwest::Url, R
         return Err(refuse("not https"));
     }
     let name = |host: &str| host.rsplit_once(':').map_or(host.to_owned(), |(name, _)| name.to_owned());
-    let allowed = config.auth.as_ref().and_then(|auth| auth.token_host.clone()).unwrap_or_else(|| name(&config.host));
+    let allowed = config
+        .auth
+        .as_ref()
+        .and_then(|auth| auth.token_host.clone())
+        .unwrap_or_else(|| name(&config.host));
     if url.host_str() != Some(name(&allowed).as_str()) {
-        return Err(refuse("another host than the registry's; name it as auth.token_host if that is right"));
+        return Err(refuse(
+            "another host than the registry's; name it as auth.token_host if that is right",
+        ));
     }
     Ok(url)
 }

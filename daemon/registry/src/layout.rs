@@ -1,7 +1,9 @@
 //! OCI image-layout directories: read with the same suspicion as a server, written reproducibly.
 
 use crate::reference::{Reference, Version, is_digest};
-use crate::{Class, MANIFEST_MAX_BYTES, MANIFEST_TYPE, RegistryError, TAR_GZIP_LAYER_TYPE, WASM_CONFIG_TYPE, WASM_LAYER_TYPE, sha256};
+use crate::{
+    Class, MANIFEST_MAX_BYTES, MANIFEST_TYPE, RegistryError, TAR_GZIP_LAYER_TYPE, WASM_CONFIG_TYPE, WASM_LAYER_TYPE, sha256,
+};
 use serde_json::{Value, json};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -21,7 +23,11 @@ fn error(class: Class, what: impl Into<String>, message: impl Into<String>) -> R
 /// Reads a regular file of at most `max_bytes` that really lies below `dir`.
 fn read_inside(dir: &Path, relative: &str, max_bytes: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
     let unreachable = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => error(Class::NotFound, what, format!("{relative} is not in the layout {}", dir.display())),
+        io::ErrorKind::NotFound => error(
+            Class::NotFound,
+            what,
+            format!("{relative} is not in the layout {}", dir.display()),
+        ),
         _ => error(Class::Unreachable, what, format!("{relative} of the layout: {source}")),
     };
     let real_dir = dir.canonicalize().map_err(unreachable)?;
@@ -36,7 +42,11 @@ fn read_inside(dir: &Path, relative: &str, max_bytes: u64, what: &str) -> Result
     let mut bytes = Vec::new();
     file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreachable)?;
     if bytes.len() as u64 > max_bytes {
-        return Err(error(Class::TooLarge, what, format!("{relative} has more than {max_bytes} bytes")));
+        return Err(error(
+            Class::TooLarge,
+            what,
+            format!("{relative} has more than {max_bytes} bytes"),
+        ));
     }
     Ok(bytes)
 }
@@ -49,16 +59,28 @@ pub(crate) fn digest_of(dir: &Path, reference: &Reference) -> Result<String, Reg
         Version::Tag(tag) => tag,
     };
     let bytes = read_inside(dir, "index.json", MANIFEST_MAX_BYTES, &what)?;
-    let index: Value = serde_json::from_slice(&bytes).map_err(|_| error(Class::Invalid, &what, "index.json of the layout is not JSON"))?;
+    let index: Value =
+        serde_json::from_slice(&bytes).map_err(|_| error(Class::Invalid, &what, "index.json of the layout is not JSON"))?;
     let manifests = index.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default();
-    let named: Vec<&Value> = manifests.iter().filter(|one| one["annotations"][REF_NAME].as_str() == Some(tag)).collect();
+    let named: Vec<&Value> = manifests
+        .iter()
+        .filter(|one| one["annotations"][REF_NAME].as_str() == Some(tag))
+        .collect();
     match named.as_slice() {
-        [] => Err(error(Class::NotFound, &what, format!("no manifest in the layout is named {tag:?}"))),
+        [] => Err(error(
+            Class::NotFound,
+            &what,
+            format!("no manifest in the layout is named {tag:?}"),
+        )),
         [one] => match one["digest"].as_str().filter(|digest| is_digest(digest)) {
             Some(digest) => Ok(digest.to_owned()),
             None => Err(error(Class::Invalid, &what, "the layout's index gives it no sha256 digest")),
         },
-        _ => Err(error(Class::Invalid, &what, format!("{} manifests in the layout are named {tag:?}", named.len()))),
+        _ => Err(error(
+            Class::Invalid,
+            &what,
+            format!("{} manifests in the layout are named {tag:?}", named.len()),
+        )),
     }
 }
 
@@ -100,7 +122,13 @@ impl Writer {
     /// A directory of files, as one tar+gzip layer. `tar_gzip` is what its digest is about.
     pub fn directory(&self, tar_gzip: &[u8]) -> io::Result<String> {
         let layer = self.blob(tar_gzip)?;
-        self.manifest("application/vnd.oci.image.config.v1+json", &json!({}), TAR_GZIP_LAYER_TYPE, &layer, tar_gzip.len())
+        self.manifest(
+            "application/vnd.oci.image.config.v1+json",
+            &json!({}),
+            TAR_GZIP_LAYER_TYPE,
+            &layer,
+            tar_gzip.len(),
+        )
     }
 
     fn manifest(&self, config_type: &str, config: &Value, layer_type: &str, layer: &str, size: usize) -> io::Result<String> {
@@ -121,7 +149,8 @@ impl Writer {
         let size = std::fs::metadata(self.dir.join("blobs/sha256").join(digest.trim_start_matches("sha256:")))?.len();
         if let Some(manifests) = index["manifests"].as_array_mut() {
             manifests.retain(|one| one["annotations"][REF_NAME].as_str() != Some(tag));
-            manifests.push(json!({ "mediaType": MANIFEST_TYPE, "digest": digest, "size": size, "annotations": { REF_NAME: tag } }));
+            manifests
+                .push(json!({ "mediaType": MANIFEST_TYPE, "digest": digest, "size": size, "annotations": { REF_NAME: tag } }));
         }
         replace(&path, &serde_json::to_vec_pretty(&index)?)
     }

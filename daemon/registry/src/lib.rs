@@ -72,7 +72,12 @@ pub struct RegistryError {
 
 impl RegistryError {
     pub(crate) fn new(class: Class, what: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { class, what: what.into(), message: message.into(), retry_after_ms: None }
+        Self {
+            class,
+            what: what.into(),
+            message: message.into(),
+            retry_after_ms: None,
+        }
     }
     pub fn reason(&self) -> &'static str {
         self.class.as_str()
@@ -84,7 +89,11 @@ pub enum ConfigError {
     #[error("registry {host:?} is not a host name with an optional port")]
     Host { host: String },
     #[error("registry {host}: {file} cannot be read")]
-    File { host: String, file: PathBuf, source: std::io::Error },
+    File {
+        host: String,
+        file: PathBuf,
+        source: std::io::Error,
+    },
     #[error("registry {host}: {file} holds no PEM certificate")]
     Certificates { host: String, file: PathBuf },
     #[error("registry {host}: the HTTP client cannot be built")]
@@ -96,8 +105,10 @@ pub enum ConfigError {
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
     use std::fmt::Write;
-    sha2::Sha256::digest(bytes).iter().fold(String::from("sha256:"), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    sha2::Sha256::digest(bytes)
+        .iter()
+        .fold(String::from("sha256:"), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

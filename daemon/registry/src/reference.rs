@@ -67,7 +67,11 @@ impl Reference {
             (None, Some(tag)) => Version::Tag(tag.into()),
             (None, None) => return Err(ReferenceError::NoVersion),
         };
-        Ok(Self { host: host.into(), repository: repository.into(), version })
+        Ok(Self {
+            host: host.into(),
+            repository: repository.into(),
+            version,
+        })
     }
 
     /// Where the artifact is kept: registry and repository.
@@ -84,7 +88,10 @@ impl Reference {
     }
 
     pub fn with_digest(&self, digest: &str) -> Self {
-        Self { version: Version::Digest(digest.into(), None), ..self.clone() }
+        Self {
+            version: Version::Digest(digest.into(), None),
+            ..self.clone()
+        }
     }
 }
 
@@ -103,7 +110,10 @@ pub(crate) fn is_host(text: &str) -> bool {
     let (name, port) = text.rsplit_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
     let name_ok = !name.is_empty()
         && name.split('.').all(|label| {
-            !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         });
     name_ok && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
@@ -115,7 +125,12 @@ fn is_repository(text: &str) -> bool {
 fn is_repository_part(part: &str) -> bool {
     let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = part.as_bytes();
-    let separated = !part.contains("..") && !part.contains("___") && !part.contains("._") && !part.contains("_.") && !part.contains(".-") && !part.contains("-.");
+    let separated = !part.contains("..")
+        && !part.contains("___")
+        && !part.contains("._")
+        && !part.contains("_.")
+        && !part.contains(".-")
+        && !part.contains("-.");
     bytes.first().is_some_and(alnum)
         && bytes.last().is_some_and(alnum)
         && separated
@@ -124,11 +139,16 @@ fn is_repository_part(part: &str) -> bool {
 
 fn is_tag(text: &str) -> bool {
     let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
-    first && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+    first
+        && text.len() <= 128
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
 pub(crate) fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+    text.strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
 }
 
 #[cfg(test)]
@@ -157,7 +177,10 @@ mod tests {
             ("r.example.com/a:-x", ReferenceError::Tag("-x".into())),
             ("r.example.com/a@sha256:12", ReferenceError::Digest("sha256:12".into())),
             ("-r.example.com/a:1", ReferenceError::Registry("-r.example.com".into())),
-            ("r.example.com:99999/a:1", ReferenceError::Registry("r.example.com:99999".into())),
+            (
+                "r.example.com:99999/a:1",
+                ReferenceError::Registry("r.example.com:99999".into()),
+            ),
         ] {
             assert_eq!(Reference::parse(bad), Err(expected), "{bad}");
         }

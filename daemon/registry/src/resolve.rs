@@ -3,7 +3,10 @@
 use crate::config::RegistryConfig;
 use crate::http_registry::{HttpRegistry, RawManifest};
 use crate::reference::{Reference, Version, is_digest, is_host};
-use crate::{Class, ConfigError, DOCKER_LIST_TYPE, INDEX_CHILDREN_MAX, INDEX_TYPE, LAYERS_MAX, MANIFEST_MAX_BYTES, RegistryError, layout, sha256};
+use crate::{
+    Class, ConfigError, DOCKER_LIST_TYPE, INDEX_CHILDREN_MAX, INDEX_TYPE, LAYERS_MAX, MANIFEST_MAX_BYTES, RegistryError, layout,
+    sha256,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -61,7 +64,9 @@ impl Registries {
         let mut backends = BTreeMap::new();
         for config in configs {
             if !is_host(&config.host) {
-                return Err(ConfigError::Host { host: config.host.clone() });
+                return Err(ConfigError::Host {
+                    host: config.host.clone(),
+                });
             }
             let backend = match &config.layout {
                 Some(root) => Backend::Layout(root.clone()),
@@ -74,7 +79,10 @@ impl Registries {
 
     fn backend(&self, reference: &Reference) -> Result<&Backend, RegistryError> {
         self.backends.get(&reference.host).ok_or_else(|| {
-            let message = format!("registry {} is not in the operator's configuration; add it under `registries`", reference.host);
+            let message = format!(
+                "registry {} is not in the operator's configuration; add it under `registries`",
+                reference.host
+            );
             RegistryError::new(Class::NotConfigured, reference.to_string(), message)
         })
     }
@@ -99,15 +107,38 @@ impl Registries {
         } else {
             vec![image(reference, String::new(), &digest, &parsed)?]
         };
-        let evidence = Evidence { source: reference.source(), media_type, status: top.status, headers: top.headers };
-        Ok(Some(Resolution { digest, source: reference.source(), images, manifests, evidence }))
+        let evidence = Evidence {
+            source: reference.source(),
+            media_type,
+            status: top.status,
+            headers: top.headers,
+        };
+        Ok(Some(Resolution {
+            digest,
+            source: reference.source(),
+            images,
+            manifests,
+            evidence,
+        }))
     }
 
-    async fn children(&self, reference: &Reference, index: &Value, manifests: &mut Vec<(String, Vec<u8>)>) -> Result<Vec<PlatformImage>, RegistryError> {
+    async fn children(
+        &self,
+        reference: &Reference,
+        index: &Value,
+        manifests: &mut Vec<(String, Vec<u8>)>,
+    ) -> Result<Vec<PlatformImage>, RegistryError> {
         let what = reference.to_string();
         let listed = index["manifests"].as_array().cloned().unwrap_or_default();
         if listed.len() > INDEX_CHILDREN_MAX {
-            return Err(RegistryError::new(Class::TooLarge, what, format!("its index lists {} manifests; the limit is {INDEX_CHILDREN_MAX}", listed.len())));
+            return Err(RegistryError::new(
+                Class::TooLarge,
+                what,
+                format!(
+                    "its index lists {} manifests; the limit is {INDEX_CHILDREN_MAX}",
+                    listed.len()
+                ),
+            ));
         }
         let mut images = Vec::new();
         for child in &listed {
@@ -118,13 +149,18 @@ impl Registries {
                 continue;
             }
             let digest = child["digest"].as_str().filter(|digest| is_digest(digest));
-            let digest = digest.ok_or_else(|| RegistryError::new(Class::Invalid, &what, "its index lists a manifest without a sha256 digest"))?;
+            let digest = digest
+                .ok_or_else(|| RegistryError::new(Class::Invalid, &what, "its index lists a manifest without a sha256 digest"))?;
             let child_reference = reference.with_digest(digest);
             let raw = self.manifest(&child_reference).await?;
             verified(&child_reference, &raw)?;
             let parsed = parse(&child_reference, &raw.bytes)?;
             let variant = text("variant");
-            let name = [text("os"), text("architecture"), variant].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+            let name = [text("os"), text("architecture"), variant]
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join("/");
             images.push(image(&child_reference, name, digest, &parsed)?);
             manifests.push((digest.to_owned(), raw.bytes));
         }
@@ -146,7 +182,12 @@ impl Registries {
                     let message = format!("the layout's blob {digest} has the hash {actual}");
                     return Err(RegistryError::new(Class::DigestMismatch, reference.to_string(), message));
                 }
-                Ok(RawManifest { bytes, media_type: String::new(), status: 0, headers: BTreeMap::new() })
+                Ok(RawManifest {
+                    bytes,
+                    media_type: String::new(),
+                    status: 0,
+                    headers: BTreeMap::new(),
+                })
             }
         }
     }
@@ -164,11 +205,20 @@ impl Registries {
         let reference = by_digest(source, digest)?;
         let bytes = match self.backend(&reference)? {
             Backend::Http(registry) => registry.blob(&reference.repository, digest, max_bytes).await?,
-            Backend::Layout(root) => layout::blob(&layout::directory(root, &reference.repository), digest, max_bytes, &reference.to_string())?,
+            Backend::Layout(root) => layout::blob(
+                &layout::directory(root, &reference.repository),
+                digest,
+                max_bytes,
+                &reference.to_string(),
+            )?,
         };
         let actual = sha256(&bytes);
         if actual != digest {
-            return Err(RegistryError::new(Class::DigestMismatch, reference.to_string(), format!("what came has the hash {actual}")));
+            return Err(RegistryError::new(
+                Class::DigestMismatch,
+                reference.to_string(),
+                format!("what came has the hash {actual}"),
+            ));
         }
         Ok(bytes)
     }
@@ -198,7 +248,13 @@ fn verified(reference: &Reference, raw: &RawManifest) -> Result<String, Registry
 }
 
 fn parse(reference: &Reference, bytes: &[u8]) -> Result<Value, RegistryError> {
-    serde_json::from_slice(bytes).map_err(|error| RegistryError::new(Class::Invalid, reference.to_string(), format!("its manifest is not JSON: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| {
+        RegistryError::new(
+            Class::Invalid,
+            reference.to_string(),
+            format!("its manifest is not JSON: {error}"),
+        )
+    })
 }
 
 fn media_type(manifest: &Value, header: &str) -> String {
@@ -211,7 +267,10 @@ fn media_type(manifest: &Value, header: &str) -> String {
 
 fn image(reference: &Reference, platform: String, digest: &str, manifest: &Value) -> Result<PlatformImage, RegistryError> {
     let invalid = |message: &str| RegistryError::new(Class::Invalid, reference.to_string(), message);
-    let config = manifest["config"]["digest"].as_str().filter(|digest| is_digest(digest)).ok_or_else(|| invalid("its manifest names no config by sha256 digest"))?;
+    let config = manifest["config"]["digest"]
+        .as_str()
+        .filter(|digest| is_digest(digest))
+        .ok_or_else(|| invalid("its manifest names no config by sha256 digest"))?;
     let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
     if layers.len() > LAYERS_MAX {
         return Err(invalid("its manifest lists too many layers"));
@@ -221,9 +280,18 @@ fn image(reference: &Reference, platform: String, digest: &str, manifest: &Value
         .map(|layer| {
             let digest = layer["digest"].as_str().filter(|digest| is_digest(digest))?;
             let media_type = layer["mediaType"].as_str().unwrap_or_default().to_owned();
-            Some(Blob { digest: digest.to_owned(), media_type, size_bytes: layer["size"].as_u64()? })
+            Some(Blob {
+                digest: digest.to_owned(),
+                media_type,
+                size_bytes: layer["size"].as_u64()?,
+            })
         })
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| invalid("its manifest lists a layer without digest or size"))?;
-    Ok(PlatformImage { platform, manifest: digest.to_owned(), config: config.to_owned(), blobs })
+    Ok(PlatformImage {
+        platform,
+        manifest: digest.to_owned(),
+        config: config.to_owned(),
+        blobs,
+    })
 }

@@ -80,10 +80,19 @@ pub fn run(config: &Path, command: &AuditCommand, out: &Out) -> Result<ExitCode,
         AuditCommand::Digest { digest, .. } => {
             let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
             if hex.len() < 6 {
-                return Err(CliError::usage(format!("{digest:?} is too short to name a digest"), "give at least 6 hex digits"));
+                return Err(CliError::usage(
+                    format!("{digest:?} is too short to name a digest"),
+                    "give at least 6 hex digits",
+                ));
             }
-            let found: Vec<&Deploy> = deploys.values().filter(|deploy| deploy.artifacts.values().any(|one| one.hex().starts_with(hex))).collect();
-            let seen = entries.iter().filter(|entry| matches!(&entry.body, Body::Pin(pin) if pin.digest.hex().starts_with(hex)) || matches!(&entry.body, Body::TagMoved(moved) if moved.seen.hex().starts_with(hex)));
+            let found: Vec<&Deploy> = deploys
+                .values()
+                .filter(|deploy| deploy.artifacts.values().any(|one| one.hex().starts_with(hex)))
+                .collect();
+            let seen = entries.iter().filter(|entry| {
+                matches!(&entry.body, Body::Pin(pin) if pin.digest.hex().starts_with(hex))
+                    || matches!(&entry.body, Body::TagMoved(moved) if moved.seen.hex().starts_with(hex))
+            });
             let seen: Vec<Value> = seen.map(|entry| json!({ "entry": entry.seq, "wall": entry.wall, "kind": entry.body.kind(), "what": what(&entry.body) })).collect();
             table(&found, &seen, size, out)
         }
@@ -96,14 +105,23 @@ pub fn run(config: &Path, command: &AuditCommand, out: &Out) -> Result<ExitCode,
 }
 
 fn text_of(value: &impl serde::Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(value)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 fn deploys(entries: &[Entry], epoch: u64) -> BTreeMap<u64, Deploy> {
     let mut deploys: BTreeMap<u64, Deploy> = BTreeMap::new();
     let mut weights: BTreeMap<u64, u32> = BTreeMap::new();
     for entry in entries {
-        if let Body::Attempt(AttemptChange::Began { release, generation, plugin, .. }) = &entry.body {
+        if let Body::Attempt(AttemptChange::Began {
+            release,
+            generation,
+            plugin,
+            ..
+        }) = &entry.body
+        {
             let chain = causes(entry, entries);
             let mut deploy = Deploy {
                 deploy: deploy_id(epoch, entry.seq),
@@ -119,7 +137,9 @@ fn deploys(entries: &[Entry], epoch: u64) -> BTreeMap<u64, Deploy> {
             };
             for cause in &chain {
                 match &cause.body {
-                    Body::Rollout(change) if !change.artifacts.is_empty() && change.release == *release => deploy.artifacts = change.artifacts.clone(),
+                    Body::Rollout(change) if !change.artifacts.is_empty() && change.release == *release => {
+                        deploy.artifacts = change.artifacts.clone()
+                    }
                     Body::Pin(pin) => {
                         deploy.references.insert(pin.reference.clone(), pin.digest.to_string());
                     }
@@ -133,7 +153,12 @@ fn deploys(entries: &[Entry], epoch: u64) -> BTreeMap<u64, Deploy> {
             }
             deploys.insert(entry.seq, deploy);
         }
-        let Some(deploy) = entry.on.attempt.or(matches!(entry.body, Body::Attempt(AttemptChange::Began { .. })).then_some(entry.seq)).and_then(|seq| deploys.get_mut(&seq)) else {
+        let Some(deploy) = entry
+            .on
+            .attempt
+            .or(matches!(entry.body, Body::Attempt(AttemptChange::Began { .. })).then_some(entry.seq))
+            .and_then(|seq| deploys.get_mut(&seq))
+        else {
             continue;
         };
         deploy.entries.push(entry.seq);
@@ -143,7 +168,11 @@ fn deploys(entries: &[Entry], epoch: u64) -> BTreeMap<u64, Deploy> {
                 *highest = (*highest).max(*weight);
                 deploy.highest_weight = format!("{}%", percent(*highest));
             }
-            Body::Attempt(AttemptChange::Ended { outcome, reason, message }) => {
+            Body::Attempt(AttemptChange::Ended {
+                outcome,
+                reason,
+                message,
+            }) => {
                 deploy.outcome = text_of(outcome);
                 deploy.reason = format!("{reason}: {message}");
                 deploy.ended.clone_from(&entry.wall);
@@ -177,7 +206,13 @@ fn table(found: &[&Deploy], seen: &[Value], size: u64, out: &Out) -> Result<Exit
         return Ok(ExitCode::SUCCESS);
     }
     for one in seen {
-        out.line(&format!("{}  {}  entry {}: {}", one["wall"].as_str().unwrap_or_default(), one["kind"].as_str().unwrap_or_default(), one["entry"], one["what"].as_str().unwrap_or_default()));
+        out.line(&format!(
+            "{}  {}  entry {}: {}",
+            one["wall"].as_str().unwrap_or_default(),
+            one["kind"].as_str().unwrap_or_default(),
+            one["entry"],
+            one["what"].as_str().unwrap_or_default()
+        ));
     }
     if found.is_empty() {
         out.line(&format!("it never ran (as of {size})"));
@@ -187,11 +222,31 @@ fn table(found: &[&Deploy], seen: &[Value], size: u64, out: &Out) -> Result<Exit
     let rows: Vec<Vec<String>> = found
         .iter()
         .map(|d| {
-            let digests = d.artifacts.values().map(|digest| digest.short().to_owned()).collect::<Vec<_>>().join(" ");
-            vec![d.deploy.clone(), d.workload.clone(), d.target.clone(), d.generation.to_string(), digests, cut(&d.commit, 10), d.began.clone(), d.highest_weight.clone(), format!("{} {}", d.outcome, d.reason)]
+            let digests = d
+                .artifacts
+                .values()
+                .map(|digest| digest.short().to_owned())
+                .collect::<Vec<_>>()
+                .join(" ");
+            vec![
+                d.deploy.clone(),
+                d.workload.clone(),
+                d.target.clone(),
+                d.generation.to_string(),
+                digests,
+                cut(&d.commit, 10),
+                d.began.clone(),
+                d.highest_weight.clone(),
+                format!("{} {}", d.outcome, d.reason),
+            ]
         })
         .collect();
-    out.table(&["DEPLOY", "WORKLOAD", "TARGET", "GEN", "DIGEST", "COMMIT", "BEGAN", "REACHED", "OUTCOME"], &rows);
+    out.table(
+        &[
+            "DEPLOY", "WORKLOAD", "TARGET", "GEN", "DIGEST", "COMMIT", "BEGAN", "REACHED", "OUTCOME",
+        ],
+        &rows,
+    );
     out.line(&out.paint(Tone::Dim, &format!("as of {size}")));
     Ok(ExitCode::SUCCESS)
 }
@@ -199,14 +254,27 @@ fn table(found: &[&Deploy], seen: &[Value], size: u64, out: &Out) -> Result<Exit
 fn why(wanted: &str, deploys: &BTreeMap<u64, Deploy>, entries: &[Entry], size: u64, out: &Out) -> Result<ExitCode, CliError> {
     let by_unit = || {
         let (workload, target) = wanted.split_once('@')?;
-        let matches = |deploy: &Deploy| deploy.target == target && (deploy.workload == workload || deploy.workload.ends_with(&format!("/{workload}")));
+        let matches = |deploy: &Deploy| {
+            deploy.target == target && (deploy.workload == workload || deploy.workload.ends_with(&format!("/{workload}")))
+        };
         deploys.iter().rev().find(|(_, deploy)| matches(deploy)).map(|(seq, _)| *seq)
     };
-    let seq = parse_deploy_id(wanted).map(|(_, seq)| seq).filter(|seq| deploys.contains_key(seq)).or_else(by_unit);
+    let seq = parse_deploy_id(wanted)
+        .map(|(_, seq)| seq)
+        .filter(|seq| deploys.contains_key(seq))
+        .or_else(by_unit);
     let Some((seq, deploy)) = seq.and_then(|seq| Some((seq, deploys.get(&seq)?))) else {
-        return Err(CliError::usage(format!("there is no deploy {wanted:?}"), "a deploy id as in d1-42, or WORKLOAD@TARGET; `holdfast audit target` lists them"));
+        return Err(CliError::usage(
+            format!("there is no deploy {wanted:?}"),
+            "a deploy id as in d1-42, or WORKLOAD@TARGET; `holdfast audit target` lists them",
+        ));
     };
-    let own: Vec<&Entry> = deploy.entries.iter().filter_map(|seq| entries.get(*seq as usize)).filter(|entry| !is_detail(entry)).collect();
+    let own: Vec<&Entry> = deploy
+        .entries
+        .iter()
+        .filter_map(|seq| entries.get(*seq as usize))
+        .filter(|entry| !is_detail(entry))
+        .collect();
     let mut chain = causes(&entries[seq as usize], entries);
     for entry in own {
         // What stopped it may have been decided elsewhere: a quarantine on another target, a command.
@@ -214,7 +282,10 @@ fn why(wanted: &str, deploys: &BTreeMap<u64, Deploy>, entries: &[Entry], size: u
         chain.push(entry);
     }
     // What was decided because of it, but is not on the attempt itself.
-    let effects = entries.iter().filter(|entry| matches!(entry.body, Body::Quarantine(_) | Body::Rollout(_)) && entry.because.iter().any(|cause| deploy.entries.contains(cause)));
+    let effects = entries.iter().filter(|entry| {
+        matches!(entry.body, Body::Quarantine(_) | Body::Rollout(_))
+            && entry.because.iter().any(|cause| deploy.entries.contains(cause))
+    });
     chain.extend(effects);
     chain.sort_by_key(|entry| entry.seq);
     chain.dedup_by_key(|entry| entry.seq);
@@ -222,13 +293,28 @@ fn why(wanted: &str, deploys: &BTreeMap<u64, Deploy>, entries: &[Entry], size: u
         out.json(&json!({ "as_of": size, "deploy": deploy, "chain": chain }));
         return Ok(ExitCode::SUCCESS);
     }
-    out.line(&out.paint(Tone::Bold, &format!("{} {}@{} generation {}: {} {}", deploy.deploy, deploy.workload, deploy.target, deploy.generation, deploy.outcome, deploy.reason)));
-    out.line(&format!("commit {} {} by author {}", deploy.commit, deploy.summary, deploy.author));
+    out.line(&out.paint(
+        Tone::Bold,
+        &format!(
+            "{} {}@{} generation {}: {} {}",
+            deploy.deploy, deploy.workload, deploy.target, deploy.generation, deploy.outcome, deploy.reason
+        ),
+    ));
+    out.line(&format!(
+        "commit {} {} by author {}",
+        deploy.commit, deploy.summary, deploy.author
+    ));
     let rows: Vec<Vec<String>> = chain
         .iter()
         .map(|entry| {
             let because = entry.because.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-            vec![entry.seq.to_string(), because, entry.wall.clone(), entry.body.kind().to_owned(), what(&entry.body)]
+            vec![
+                entry.seq.to_string(),
+                because,
+                entry.wall.clone(),
+                entry.body.kind().to_owned(),
+                what(&entry.body),
+            ]
         })
         .collect();
     out.table(&["SEQ", "BECAUSE", "WALL", "KIND", "WHAT"], &rows);
@@ -237,5 +323,14 @@ fn why(wanted: &str, deploys: &BTreeMap<u64, Deploy>, entries: &[Entry], size: u
 
 /// Entries that only repeat what their neighbours say.
 fn is_detail(entry: &Entry) -> bool {
-    matches!(&entry.body, Body::Attempt(AttemptChange::Fingerprint { .. } | AttemptChange::Phase { to: PhaseName::Preparing, .. }))
+    matches!(
+        &entry.body,
+        Body::Attempt(
+            AttemptChange::Fingerprint { .. }
+                | AttemptChange::Phase {
+                    to: PhaseName::Preparing,
+                    ..
+                }
+        )
+    )
 }

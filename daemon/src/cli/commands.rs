@@ -43,12 +43,23 @@ pub enum QuarantineCommand {
 
 pub fn init(config: &Path, repository: &str) -> Result<ExitCode, CliError> {
     if config.exists() {
-        return Err(CliError::usage(format!("{} is there already", config.display()), "--config names another file"));
+        return Err(CliError::usage(
+            format!("{} is there already", config.display()),
+            "--config names another file",
+        ));
     }
     let local = Path::new(repository).exists();
-    let place = if local { std::path::absolute(repository).map_or(repository.to_owned(), |path| path.display().to_string()) } else { repository.to_owned() };
-    std::fs::write(config, commented(&place)).map_err(|source| CliError::io(format!("{} cannot be written", config.display()), source))?;
-    eprintln!("wrote {}; name your registries and bindings in it, then: holdfast validate {0} && holdfast run", config.display());
+    let place = if local {
+        std::path::absolute(repository).map_or(repository.to_owned(), |path| path.display().to_string())
+    } else {
+        repository.to_owned()
+    };
+    std::fs::write(config, commented(&place))
+        .map_err(|source| CliError::io(format!("{} cannot be written", config.display()), source))?;
+    eprintln!(
+        "wrote {}; name your registries and bindings in it, then: holdfast validate {0} && holdfast run",
+        config.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,7 +78,11 @@ fn say(answer: &Value, out: &Out) -> Result<ExitCode, CliError> {
 
 /// `shop` or `main/shop`.
 pub fn full_name(repository: &str, workload: &str) -> String {
-    if workload.contains('/') { workload.to_owned() } else { format!("{repository}/{workload}") }
+    if workload.contains('/') {
+        workload.to_owned()
+    } else {
+        format!("{repository}/{workload}")
+    }
 }
 
 pub fn on_workload(config: &Path, on: &OnWorkload, wish: Wish, out: &Out) -> Result<ExitCode, CliError> {
@@ -77,8 +92,19 @@ pub fn on_workload(config: &Path, on: &OnWorkload, wish: Wish, out: &Out) -> Res
 pub fn command(config: &Path, workload: Option<&str>, wish: Wish, why: &Why, out: &Out) -> Result<ExitCode, CliError> {
     let operator = operator::load(config)?;
     let workload = workload.map(|workload| full_name(&operator.repository.name, workload));
-    let key = why.key.clone().unwrap_or_else(|| format!("{}-{}", crate::shell::unix_ms(), std::process::id()));
-    let answer = ask(&operator.socket(), &Ask::Command { workload, wish, reason: why.reason.clone(), key })?;
+    let key = why
+        .key
+        .clone()
+        .unwrap_or_else(|| format!("{}-{}", crate::shell::unix_ms(), std::process::id()));
+    let answer = ask(
+        &operator.socket(),
+        &Ask::Command {
+            workload,
+            wish,
+            reason: why.reason.clone(),
+            key,
+        },
+    )?;
     say(&answer, out)
 }
 
@@ -94,19 +120,42 @@ pub fn accept_rewrite(config: &Path, commit: String, why: &Why, out: &Out) -> Re
 
 pub fn quarantine(config: &Path, command_: &QuarantineCommand, out: &Out) -> Result<ExitCode, CliError> {
     match command_ {
-        QuarantineCommand::Lift { workload, release, why } => command(config, Some(workload), Wish::Lift { release: release.clone() }, why, out),
+        QuarantineCommand::Lift { workload, release, why } => command(
+            config,
+            Some(workload),
+            Wish::Lift {
+                release: release.clone(),
+            },
+            why,
+            out,
+        ),
         QuarantineCommand::List => {
             let view: StatusView = super::status::view(config)?;
-            let all: Vec<_> = view.workloads.iter().flat_map(|workload| workload.quarantine.iter().map(move |q| (workload, q))).collect();
+            let all: Vec<_> = view
+                .workloads
+                .iter()
+                .flat_map(|workload| workload.quarantine.iter().map(move |q| (workload, q)))
+                .collect();
             if out.is_json {
-                let rows: Vec<Value> = all.iter().map(|(workload, q)| serde_json::json!({ "workload": workload.name, "quarantine": q })).collect();
+                let rows: Vec<Value> = all
+                    .iter()
+                    .map(|(workload, q)| serde_json::json!({ "workload": workload.name, "quarantine": q }))
+                    .collect();
                 out.json(&Value::Array(rows));
             } else if all.is_empty() {
                 out.line("nothing is quarantined");
             } else {
                 let rows: Vec<Vec<String>> = all
                     .iter()
-                    .map(|(workload, q)| vec![workload.name.clone(), q.release[..12].to_owned(), q.entry.to_string(), q.reason.clone(), q.message.clone()])
+                    .map(|(workload, q)| {
+                        vec![
+                            workload.name.clone(),
+                            q.release[..12].to_owned(),
+                            q.entry.to_string(),
+                            q.reason.clone(),
+                            q.message.clone(),
+                        ]
+                    })
                     .collect();
                 out.table(&["WORKLOAD", "RELEASE", "ENTRY", "REASON", "WHY"], &rows);
             }

@@ -37,17 +37,27 @@ pub enum CliError {
 
 impl CliError {
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
-        Self::Io { what: what.into(), source }
+        Self::Io {
+            what: what.into(),
+            source,
+        }
     }
 
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Usage { message: message.into(), hint: hint.into() }
+        Self::Usage {
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
-            CliError::Operator(OperatorError::Read { .. }) => Some("`holdfast init REPOSITORY` writes one; --config names another".into()),
-            CliError::Client(ClientError::NotRunning { .. }) => Some("`holdfast run` starts the daemon; --config says which one is meant".into()),
+            CliError::Operator(OperatorError::Read { .. }) => {
+                Some("`holdfast init REPOSITORY` writes one; --config names another".into())
+            }
+            CliError::Client(ClientError::NotRunning { .. }) => {
+                Some("`holdfast run` starts the daemon; --config says which one is meant".into())
+            }
             CliError::Ledger(LedgerError::Locked(_)) | CliError::Shell(ShellError::Ledger(LedgerError::Locked(_))) => {
                 Some("only one daemon may use a ledger; stop the other one first".into())
             }
@@ -57,7 +67,9 @@ impl CliError {
     }
 
     pub fn report(&self) -> ExitCode {
-        if let CliError::Operator(OperatorError::Invalid(_, problems, text)) | CliError::Shell(ShellError::Operator(OperatorError::Invalid(_, problems, text))) = self {
+        if let CliError::Operator(OperatorError::Invalid(_, problems, text))
+        | CliError::Shell(ShellError::Operator(OperatorError::Invalid(_, problems, text))) = self
+        {
             for problem in problems {
                 eprint!("{}", render(problem, Some(text)));
             }

@@ -52,7 +52,20 @@ pub fn ledger_dir(config: &Path, dir: Option<&Path>) -> Result<PathBuf, CliError
 
 pub fn run(config: &Path, command: &LedgerCommand, out: &Out) -> Result<ExitCode, CliError> {
     match command {
-        LedgerCommand::Log { n, before, kind, workload, dir } => log(&ledger_dir(config, dir.as_deref())?, *n, *before, kind.as_deref(), workload.as_deref(), out),
+        LedgerCommand::Log {
+            n,
+            before,
+            kind,
+            workload,
+            dir,
+        } => log(
+            &ledger_dir(config, dir.as_deref())?,
+            *n,
+            *before,
+            kind.as_deref(),
+            workload.as_deref(),
+            out,
+        ),
         LedgerCommand::Show { seq, dir } => show(&ledger_dir(config, dir.as_deref())?, *seq, out),
         LedgerCommand::Verify { dir } => verify_dir(&ledger_dir(config, dir.as_deref())?, out),
     }
@@ -63,9 +76,19 @@ pub fn open(dir: &Path) -> Result<Reader, CliError> {
     Ok(Ledger::open_read_only(dir, Options::default())?.0.reader())
 }
 
-fn log(dir: &Path, n: u64, before: Option<u64>, kind: Option<&str>, workload: Option<&str>, out: &Out) -> Result<ExitCode, CliError> {
+fn log(
+    dir: &Path,
+    n: u64,
+    before: Option<u64>,
+    kind: Option<&str>,
+    workload: Option<&str>,
+    out: &Out,
+) -> Result<ExitCode, CliError> {
     if let Some(kind) = kind.filter(|kind| !Body::KINDS.contains(kind)) {
-        return Err(CliError::usage(format!("there is no kind {kind:?}"), format!("there are {}", Body::KINDS.join(", "))));
+        return Err(CliError::usage(
+            format!("there is no kind {kind:?}"),
+            format!("there are {}", Body::KINDS.join(", ")),
+        ));
     }
     let ledger = open(dir)?;
     let size = ledger.size();
@@ -75,9 +98,18 @@ fn log(dir: &Path, n: u64, before: Option<u64>, kind: Option<&str>, workload: Op
         let start = end.saturating_sub(1_000);
         let mut entries = ledger.entries(start, end)?;
         entries.reverse();
-        let wanted = entries.into_iter().filter(|entry| kind.is_none_or(|kind| entry.body.kind() == kind)).filter(|entry| {
-            workload.is_none_or(|wanted| entry.on.workload.as_ref().is_some_and(|id| id.as_str() == wanted || id.name() == wanted))
-        });
+        let wanted = entries
+            .into_iter()
+            .filter(|entry| kind.is_none_or(|kind| entry.body.kind() == kind))
+            .filter(|entry| {
+                workload.is_none_or(|wanted| {
+                    entry
+                        .on
+                        .workload
+                        .as_ref()
+                        .is_some_and(|id| id.as_str() == wanted || id.name() == wanted)
+                })
+            });
         found.extend(wanted);
         end = start;
     }
@@ -117,7 +149,13 @@ fn row(entry: &Entry, epoch: u64) -> Vec<String> {
     .into_iter()
     .flatten()
     .collect();
-    vec![entry.seq.to_string(), entry.wall.clone(), entry.body.kind().to_owned(), on.join(" "), what(&entry.body)]
+    vec![
+        entry.seq.to_string(),
+        entry.wall.clone(),
+        entry.body.kind().to_owned(),
+        on.join(" "),
+        what(&entry.body),
+    ]
 }
 
 /// One line for people.
@@ -126,22 +164,49 @@ pub fn what(body: &Body) -> String {
     let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let name = |value: &dyn erased::Named| value.named();
     match body {
-        Body::Term(term) => format!("{} begins after {} entries{}", term.binary, term.previous_size, if term.clean { "" } else { ", not cleanly" }),
-        Body::Source(source) => format!("{} {}{}", &source.new[..12.min(source.new.len())], source.summary, if source.adopted { "" } else { " (rewritten: not taken)" }),
+        Body::Term(term) => format!(
+            "{} begins after {} entries{}",
+            term.binary,
+            term.previous_size,
+            if term.clean { "" } else { ", not cleanly" }
+        ),
+        Body::Source(source) => format!(
+            "{} {}{}",
+            &source.new[..12.min(source.new.len())],
+            source.summary,
+            if source.adopted { "" } else { " (rewritten: not taken)" }
+        ),
         Body::Spec(spec) => match &spec.object {
             SpecObject::Workload { presence, .. } => format!("workload {}", name(presence)),
             SpecObject::Target { presence, .. } => format!("target {}", name(presence)),
         },
         Body::Pin(pin) => format!("{} is {}", pin.reference, pin.digest),
-        Body::TagMoved(moved) => format!("{} points at {} now; {} stays pinned", moved.reference, moved.seen.short(), moved.pinned.short()),
-        Body::Rollout(change) => format!("{} release {} {} {}", name(&change.to), change.release.short(), change.reason, change.message),
+        Body::TagMoved(moved) => format!(
+            "{} points at {} now; {} stays pinned",
+            moved.reference,
+            moved.seen.short(),
+            moved.pinned.short()
+        ),
+        Body::Rollout(change) => format!(
+            "{} release {} {} {}",
+            name(&change.to),
+            change.release.short(),
+            change.reason,
+            change.message
+        ),
         Body::Attempt(change) => match change {
-            AttemptChange::Began { release, generation, .. } => format!("began: generation {generation} of release {}", release.short()),
+            AttemptChange::Began { release, generation, .. } => {
+                format!("began: generation {generation} of release {}", release.short())
+            }
             AttemptChange::Phase { to, message, .. } => format!("{}: {message}", name(to)),
             AttemptChange::Reached { weight } => format!("{}% read back", holdfast_core::plan::unit::percent(*weight)),
             AttemptChange::Passed { weight } => format!("{}% passed", holdfast_core::plan::unit::percent(*weight)),
             AttemptChange::Undo { reason, message, .. } => format!("turns back: {reason}: {message}"),
-            AttemptChange::Ended { outcome, reason, message } => format!("ended {}: {reason}: {message}", name(outcome)),
+            AttemptChange::Ended {
+                outcome,
+                reason,
+                message,
+            } => format!("ended {}: {reason}: {message}", name(outcome)),
             AttemptChange::Fingerprint { fingerprint } => format!("fingerprint {fingerprint}"),
         },
         Body::Intent(intent) => word(json!(serde_json::to_value(&intent.verb).unwrap_or_default().to_string())),
@@ -150,7 +215,12 @@ pub fn what(body: &Body) -> String {
             Some(class) => format!("of {}: {}: {}", outcome.intent, class.as_str(), outcome.message),
         },
         Body::Verdict(verdict) => format!("{} {}: {}", verdict.about, name(&verdict.outcome), verdict.message),
-        Body::Quarantine(quarantine) => format!("{} release {}: {}", name(&quarantine.action), quarantine.release.short(), quarantine.message),
+        Body::Quarantine(quarantine) => format!(
+            "{} release {}: {}",
+            name(&quarantine.action),
+            quarantine.release.short(),
+            quarantine.message
+        ),
         Body::Command(command) => format!("{} {}", command.verb.name(), command.reason),
         Body::Target(change) => serde_json::to_string(change).unwrap_or_default(),
         Body::Plugin(plugin) => format!("{} {}", plugin.name, plugin.digest),
@@ -165,7 +235,10 @@ mod erased {
     }
     impl<T: serde::Serialize> Named for T {
         fn named(&self) -> String {
-            serde_json::to_value(self).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+            serde_json::to_value(self)
+                .ok()
+                .and_then(|value| value.as_str().map(str::to_owned))
+                .unwrap_or_default()
         }
     }
 }
@@ -178,13 +251,19 @@ fn show(dir: &Path, seq: u64, out: &Out) -> Result<ExitCode, CliError> {
             out.json(&serde_json::to_value(entry).unwrap_or_default());
             Ok(ExitCode::SUCCESS)
         }
-        None => Err(CliError::usage(format!("there is no entry {seq}"), format!("the ledger has {} entries, from 0", ledger.size()))),
+        None => Err(CliError::usage(
+            format!("there is no entry {seq}"),
+            format!("the ledger has {} entries, from 0", ledger.size()),
+        )),
     }
 }
 
 fn verify_dir(dir: &Path, out: &Out) -> Result<ExitCode, CliError> {
     if !dir.is_dir() {
-        return Err(CliError::usage(format!("{} is no directory", dir.display()), "name a ledger's directory: the one with `log` in it"));
+        return Err(CliError::usage(
+            format!("{} is no directory", dir.display()),
+            "name a ledger's directory: the one with `log` in it",
+        ));
     }
     let report = verify(dir)?;
     if out.is_json {
@@ -192,10 +271,16 @@ fn verify_dir(dir: &Path, out: &Out) -> Result<ExitCode, CliError> {
     } else {
         for finding in &report.findings {
             let offset = finding.offset.map(|offset| format!(" at byte {offset}")).unwrap_or_default();
-            out.line(&out.paint(Tone::Bad, &format!("{}: {} ({}{offset})", finding.code, finding.message, finding.file)));
+            out.line(&out.paint(
+                Tone::Bad,
+                &format!("{}: {} ({}{offset})", finding.code, finding.message, finding.file),
+            ));
         }
         if report.ok {
-            let text = format!("ok: {} entries, root {}, {} blobs, {} snapshots, {} acknowledged", report.entries, report.root, report.blobs, report.snapshots, report.acknowledged);
+            let text = format!(
+                "ok: {} entries, root {}, {} blobs, {} snapshots, {} acknowledged",
+                report.entries, report.root, report.blobs, report.snapshots, report.acknowledged
+            );
             out.line(&out.paint(Tone::Good, &text));
         } else {
             out.line(&format!("{} entries are provable, with root {}", report.entries, report.root));

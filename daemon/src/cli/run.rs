@@ -59,7 +59,12 @@ pub struct EdgeNodeArgs {
 }
 
 fn start_log(args: &LogArgs) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|error| CliError::usage(format!("--log {:?}: {error}", args.log), "as in info, debug, or holdfast=debug"))?;
+    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
+        CliError::usage(
+            format!("--log {:?}: {error}", args.log),
+            "as in info, debug, or holdfast=debug",
+        )
+    })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Human => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
@@ -69,14 +74,18 @@ fn start_log(args: &LogArgs) -> Result<(), CliError> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| CliError::io("the runtime cannot be started", source))
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::io("the runtime cannot be started", source))
 }
 
 pub fn daemon(config: &Path, args: &RunArgs) -> Result<ExitCode, CliError> {
     start_log(&args.log)?;
     let operator = crate::operator::load(config)?;
     let bytes = std::fs::read(config).map_err(|source| CliError::io(format!("{} cannot be read", config.display()), source))?;
-    std::fs::create_dir_all(&operator.data).map_err(|source| CliError::io(format!("{} cannot be made", operator.data.display()), source))?;
+    std::fs::create_dir_all(&operator.data)
+        .map_err(|source| CliError::io(format!("{} cannot be made", operator.data.display()), source))?;
     runtime()?.block_on(crate::shell::run(operator, &bytes, notify_systemd))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -84,17 +93,28 @@ pub fn daemon(config: &Path, args: &RunArgs) -> Result<ExitCode, CliError> {
 /// sd_notify(3): one datagram, if somebody waits for it.
 fn notify_systemd() {
     tracing::info!("ready");
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     let socket = std::os::unix::net::UnixDatagram::unbound();
     if let Err(error) = socket.and_then(|socket| socket.send_to(b"READY=1", path)) {
-        tracing::warn!(error = &error as &dyn std::error::Error, "systemd was not told that the daemon is ready");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "systemd was not told that the daemon is ready"
+        );
     }
 }
 
 pub fn edge_node(args: &EdgeNodeArgs) -> Result<ExitCode, CliError> {
     start_log(&args.log)?;
-    let text = std::fs::read_to_string(&args.registries).map_err(|source| CliError::io(format!("{} cannot be read", args.registries.display()), source))?;
-    let configs: Vec<RegistryConfig> = serde_yaml::from_str(&text).map_err(|error| CliError::usage(format!("{}: {error}", args.registries.display()), "a list, as under `registries` in holdfast.yaml"))?;
+    let text = std::fs::read_to_string(&args.registries)
+        .map_err(|source| CliError::io(format!("{} cannot be read", args.registries.display()), source))?;
+    let configs: Vec<RegistryConfig> = serde_yaml::from_str(&text).map_err(|error| {
+        CliError::usage(
+            format!("{}: {error}", args.registries.display()),
+            "a list, as under `registries` in holdfast.yaml",
+        )
+    })?;
     let registries = Registries::new(&configs).map_err(crate::shell::ShellError::from)?;
     let config = EdgeNodeConfig {
         dir: args.dir.clone(),
@@ -107,14 +127,19 @@ pub fn edge_node(args: &EdgeNodeArgs) -> Result<ExitCode, CliError> {
     runtime()?.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
         let fail = |source| CliError::io("signals cannot be handled", source);
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()).map_err(fail)?, signal(SignalKind::interrupt()).map_err(fail)?);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate()).map_err(fail)?,
+            signal(SignalKind::interrupt()).map_err(fail)?,
+        );
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         };
-        holdfast_edge_node::run(config, Arc::new(registries), stop).await.map_err(CliError::from)
+        holdfast_edge_node::run(config, Arc::new(registries), stop)
+            .await
+            .map_err(CliError::from)
     })?;
     Ok(ExitCode::SUCCESS)
 }

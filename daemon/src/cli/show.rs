@@ -25,7 +25,11 @@ impl Out {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
         let width = columns.unwrap_or(if terminal { 100 } else { 160 });
-        Self { is_json, color: terminal && !no_color, width: width.clamp(40, 400) }
+        Self {
+            is_json,
+            color: terminal && !no_color,
+            width: width.clamp(40, 400),
+        }
     }
 
     pub fn json(&self, value: &Value) {
@@ -49,7 +53,11 @@ impl Out {
             Tone::Dim => "2",
             Tone::Bold => "1",
         };
-        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.color {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Columns as wide as they need be; the last one is cut to what is left.
@@ -57,14 +65,25 @@ impl Out {
         let clean = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
         let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
         let widths: Vec<usize> = (0..header.len())
-            .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).chain([header[column].len()]).max().unwrap_or(0))
+            .map(|column| {
+                rows.iter()
+                    .filter_map(|row| row.get(column))
+                    .map(|cell| cell.chars().count())
+                    .chain([header[column].len()])
+                    .max()
+                    .unwrap_or(0)
+            })
             .collect();
         let show = |cells: &[String], tone| {
             let mut line = String::new();
             for (column, cell) in cells.iter().enumerate() {
                 if column + 1 == cells.len() {
                     let left = self.width.saturating_sub(line.chars().count()).max(20);
-                    let cut: String = if cell.chars().count() > left { cell.chars().take(left - 1).chain(['…']).collect() } else { cell.clone() };
+                    let cut: String = if cell.chars().count() > left {
+                        cell.chars().take(left - 1).chain(['…']).collect()
+                    } else {
+                        cell.clone()
+                    };
                     line.push_str(&cut);
                 } else {
                     line.push_str(&format!("{cell:width$}  ", width = widths[column]));

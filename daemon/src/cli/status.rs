@@ -46,7 +46,10 @@ pub fn status(config: &Path, args: &StatusArgs, out: &Out) -> Result<ExitCode, C
         let full = super::commands::full_name(&operator.repository.name, name);
         view.workloads.retain(|workload| workload.name == full);
         if view.workloads.is_empty() {
-            return Err(CliError::usage(format!("there is no workload {full}"), "`holdfast status` lists them"));
+            return Err(CliError::usage(
+                format!("there is no workload {full}"),
+                "`holdfast status` lists them",
+            ));
         }
     }
     match out.is_json {
@@ -61,7 +64,10 @@ pub fn status(config: &Path, args: &StatusArgs, out: &Out) -> Result<ExitCode, C
 fn is_bad(workload: &WorkloadView, commit: Option<&str>) -> bool {
     workload.wanted.as_ref().is_some_and(|wanted| {
         commit.is_none_or(|commit| wanted.commit.starts_with(commit))
-            && matches!(wanted.state, RolloutState::Halted | RolloutState::Refused | RolloutState::Aborted | RolloutState::Aborting)
+            && matches!(
+                wanted.state,
+                RolloutState::Halted | RolloutState::Refused | RolloutState::Aborted | RolloutState::Aborting
+            )
     })
 }
 
@@ -77,7 +83,10 @@ fn wait(operator: &operator::Operator, commit: &str, timeout: Duration) -> Resul
         }
         if begun.elapsed() > timeout {
             let what = if seen { "is not decided" } else { "has not been seen" };
-            return Err(CliError::usage(format!("commit {commit} {what} after {} s", timeout.as_secs()), "`holdfast status` says what it waits on"));
+            return Err(CliError::usage(
+                format!("commit {commit} {what} after {} s", timeout.as_secs()),
+                "`holdfast status` says what it waits on",
+            ));
         }
         std::thread::sleep(POLL);
     }
@@ -95,7 +104,10 @@ fn draw(view: &StatusView, out: &Out) {
                 out.line(&out.paint(Tone::Bad, &format!("        {problem}")));
             }
             if let Some(rewrite) = &source.rewrite {
-                let text = format!("        the branch was rewritten to {}; nothing of it is taken: holdfast accept-rewrite {rewrite}", short(rewrite));
+                let text = format!(
+                    "        the branch was rewritten to {}; nothing of it is taken: holdfast accept-rewrite {rewrite}",
+                    short(rewrite)
+                );
                 out.line(&out.paint(Tone::Bad, &text));
             }
         }
@@ -103,7 +115,10 @@ fn draw(view: &StatusView, out: &Out) {
     }
     out.line(&format!("Ledger  {} entries, {} durable", view.entries, view.durable));
     for target in view.targets.iter().filter(|target| target.state != "ok") {
-        out.line(&out.paint(Tone::Warn, &format!("Target  {} is {} {}", target.name, target.state, target.message)));
+        out.line(&out.paint(
+            Tone::Warn,
+            &format!("Target  {} is {} {}", target.name, target.state, target.message),
+        ));
     }
     if view.workloads.is_empty() {
         out.line("\nno workloads yet: commit a manifest, or see examples/");
@@ -119,18 +134,30 @@ fn short(text: &str) -> &str {
 
 fn draw_workload(view: &StatusView, workload: &WorkloadView, out: &Out) {
     out.line("");
-    let note = if workload.presence == "present" { String::new() } else { format!("  ({})", workload.presence) };
+    let note = if workload.presence == "present" {
+        String::new()
+    } else {
+        format!("  ({})", workload.presence)
+    };
     out.line(&out.paint(Tone::Bold, &format!("{}{note}", workload.name)));
     match &workload.wanted {
         Some(wanted) => {
-            let state = serde_json::to_value(wanted.state).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+            let state = serde_json::to_value(wanted.state)
+                .ok()
+                .and_then(|value| value.as_str().map(str::to_owned))
+                .unwrap_or_default();
             let tone = match wanted.state {
                 RolloutState::Succeeded => Tone::Good,
                 RolloutState::Rolling => Tone::Plain,
                 _ => Tone::Bad,
             };
             let paused = if wanted.paused { ", paused" } else { "" };
-            let line = format!("  Wanted   release {} of commit {}: {state}{paused}, {}", short(&wanted.release), short(&wanted.commit), ago(view, wanted.since));
+            let line = format!(
+                "  Wanted   release {} of commit {}: {state}{paused}, {}",
+                short(&wanted.release),
+                short(&wanted.commit),
+                ago(view, wanted.since)
+            );
             out.line(&out.paint(tone, &line));
             if !wanted.message.is_empty() {
                 out.line(&format!("           {}", wanted.message));
@@ -145,11 +172,19 @@ fn draw_workload(view: &StatusView, workload: &WorkloadView, out: &Out) {
         draw_unit(view, unit, out);
     }
     for moved in &workload.moved_tags {
-        let text = format!("  Moved    {} points at {} now; {} stays pinned", moved.reference, short(&moved.seen[7..]), short(&moved.pinned[7..]));
+        let text = format!(
+            "  Moved    {} points at {} now; {} stays pinned",
+            moved.reference,
+            short(&moved.seen[7..]),
+            short(&moved.pinned[7..])
+        );
         out.line(&out.paint(Tone::Warn, &text));
     }
     for quarantine in &workload.quarantine {
-        out.line(&out.paint(Tone::Warn, &format!("  Kept out release {}: {}", short(&quarantine.release), quarantine.message)));
+        out.line(&out.paint(
+            Tone::Warn,
+            &format!("  Kept out release {}: {}", short(&quarantine.release), quarantine.message),
+        ));
     }
     for exit in &workload.exits {
         out.line(&out.paint(Tone::Dim, &format!("           $ {exit}")));
@@ -162,14 +197,35 @@ fn draw_unit(view: &StatusView, unit: &UnitView, out: &Out) {
         _ => "nothing".to_owned(),
     };
     let attempt = unit.attempt.as_ref().map(|attempt| {
-        let phase = serde_json::to_value(unit.phase).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-        format!("; {} brings generation {}: {phase} at {}%", attempt.deploy, attempt.generation, percent(attempt.weight))
+        let phase = serde_json::to_value(unit.phase)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned))
+            .unwrap_or_default();
+        format!(
+            "; {} brings generation {}: {phase} at {}%",
+            attempt.deploy,
+            attempt.generation,
+            percent(attempt.weight)
+        )
     });
     let leaving = if unit.phase == PhaseName::Leaving { ", leaving" } else { "" };
-    out.line(&format!("  Running  {}: {running}{leaving}{}, {}", unit.target, attempt.unwrap_or_default(), ago(view, unit.since)));
+    out.line(&format!(
+        "  Running  {}: {running}{leaving}{}, {}",
+        unit.target,
+        attempt.unwrap_or_default(),
+        ago(view, unit.since)
+    ));
     if let Some(waiting) = &unit.waiting {
-        let until = waiting.until.map(|until| format!(", until {} from now", human_ms(until.saturating_sub(view.t)))).unwrap_or_default();
-        out.line(&format!("           waits on {} since {}{until}: {}", waiting.on, ago(view, waiting.since), waiting.message));
+        let until = waiting
+            .until
+            .map(|until| format!(", until {} from now", human_ms(until.saturating_sub(view.t))))
+            .unwrap_or_default();
+        out.line(&format!(
+            "           waits on {} since {}{until}: {}",
+            waiting.on,
+            ago(view, waiting.since),
+            waiting.message
+        ));
     }
     if let Some(last) = unit.last.as_ref().filter(|last| last.outcome != AttemptOutcome::Succeeded) {
         let word = match last.outcome {
@@ -177,6 +233,15 @@ fn draw_unit(view: &StatusView, unit: &UnitView, out: &Out) {
             AttemptOutcome::CouldNotTry => "could not be tried",
             _ => "stopped",
         };
-        out.line(&out.paint(Tone::Warn, &format!("           {} of release {} {word}: {}: {}", last.deploy, short(&last.release), last.reason, last.message)));
+        out.line(&out.paint(
+            Tone::Warn,
+            &format!(
+                "           {} of release {} {word}: {}: {}",
+                last.deploy,
+                short(&last.release),
+                last.reason,
+                last.message
+            ),
+        ));
     }
 }

@@ -37,14 +37,18 @@ impl World {
         let answers = self.answers();
         SITES.iter().all(|site| {
             let mut newest = answers.iter().rev().filter(|answer| answer.site == *site).take(20).peekable();
-            newest.peek().is_some_and(|answer| answer.at_ms >= since_ms) && newest.all(|answer| answer.status == 200 && answer.body == body)
+            newest.peek().is_some_and(|answer| answer.at_ms >= since_ms)
+                && newest.all(|answer| answer.status == 200 && answer.body == body)
         })
     }
 }
 
 /// When an entry was written, in Unix milliseconds.
 pub fn wall_ms(entry: &Entry) -> u64 {
-    entry.wall.parse::<jiff::Timestamp>().map_or(0, |at| u64::try_from(at.as_millisecond()).unwrap_or(0))
+    entry
+        .wall
+        .parse::<jiff::Timestamp>()
+        .map_or(0, |at| u64::try_from(at.as_millisecond()).unwrap_or(0))
 }
 
 pub fn attempt_of(entry: &Entry) -> Option<&AttemptChange> {
@@ -58,18 +62,30 @@ pub fn attempt_of(entry: &Entry) -> Option<&AttemptChange> {
 pub fn measured_shares(log: &[Entry], answers: &[Answer], from: u64) -> Vec<(u32, f64, usize)> {
     let mut counted: BTreeMap<u32, (usize, usize)> = BTreeMap::new();
     for (index, entry) in log.iter().enumerate().filter(|(_, entry)| entry.seq >= from) {
-        let (Some(AttemptChange::Reached { weight }), Some(site), Some(generation)) = (attempt_of(entry), &entry.on.target, entry.on.generation) else { continue };
+        let (Some(AttemptChange::Reached { weight }), Some(site), Some(generation)) =
+            (attempt_of(entry), &entry.on.target, entry.on.generation)
+        else {
+            continue;
+        };
         let same = |later: &&Entry| later.on.target.as_ref() == Some(site) && later.on.attempt == entry.on.attempt;
         // The weight holds until the next effect is intended, or the attempt is over.
-        let ends = log[index + 1..].iter().filter(same).find(|later| matches!(later.body, Body::Intent(_)) || matches!(attempt_of(later), Some(AttemptChange::Ended { .. })));
+        let ends = log[index + 1..].iter().filter(same).find(|later| {
+            matches!(later.body, Body::Intent(_)) || matches!(attempt_of(later), Some(AttemptChange::Ended { .. }))
+        });
         let (begin, end) = (wall_ms(entry), ends.map_or(u64::MAX, wall_ms));
-        for answer in answers.iter().filter(|answer| answer.site == *site && (begin..end).contains(&answer.at_ms)) {
+        for answer in answers
+            .iter()
+            .filter(|answer| answer.site == *site && (begin..end).contains(&answer.at_ms))
+        {
             let (all, new) = counted.entry(*weight).or_default();
             *all += 1;
             *new += usize::from(answer.generation == generation);
         }
     }
-    counted.into_iter().map(|(weight, (all, new))| (weight, 100.0 * new as f64 / all.max(1) as f64, all)).collect()
+    counted
+        .into_iter()
+        .map(|(weight, (all, new))| (weight, 100.0 * new as f64 / all.max(1) as f64, all))
+        .collect()
 }
 
 /// What must hold of the journals, whatever crashed: each fence once, one launch for one deploy, no weight going back.
@@ -92,12 +108,20 @@ pub fn journal_faults(world: &World, from_deploys: &BTreeSet<String>) -> Vec<Str
                 let share = line.shares.get(&newest).copied().unwrap_or(0);
                 let last = last_share.entry((&line.deploy_id, newest)).or_default();
                 if share < *last {
-                    faults.push(format!("{site}: the weight of {} fell from {last} to {share}", line.deploy_id));
+                    faults.push(format!(
+                        "{site}: the weight of {} fell from {last} to {share}",
+                        line.deploy_id
+                    ));
                 }
                 *last = share;
             }
         }
-        faults.extend(launches.iter().filter(|(_, count)| **count > 1).map(|(deploy, count)| format!("{site}: {deploy} launched {count} generations")));
+        faults.extend(
+            launches
+                .iter()
+                .filter(|(_, count)| **count > 1)
+                .map(|(deploy, count)| format!("{site}: {deploy} launched {count} generations")),
+        );
     }
     faults
 }

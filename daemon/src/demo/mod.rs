@@ -43,12 +43,19 @@ pub enum DemoError {
     #[error("{0}")]
     Ledger(#[from] holdfast_ledger::LedgerError),
     #[error("{program} ended with {status}: {output}")]
-    Program { program: String, status: String, output: String },
+    Program {
+        program: String,
+        status: String,
+        output: String,
+    },
 }
 
 impl DemoError {
     fn io(what: impl Into<String>, source: std::io::Error) -> Self {
-        Self::Io { what: what.into(), source }
+        Self::Io {
+            what: what.into(),
+            source,
+        }
     }
 }
 
@@ -79,7 +86,14 @@ pub fn run(args: &DemoArgs, json: bool) -> ExitCode {
             println!("      expected  {}", step.expected);
             println!("      seen      {}", step.seen);
         }
-        println!("\n{}", if ok { "all seen as expected" } else { "not all was seen as expected" });
+        println!(
+            "\n{}",
+            if ok {
+                "all seen as expected"
+            } else {
+                "not all was seen as expected"
+            }
+        );
     }
     ExitCode::from(u8::from(!ok))
 }

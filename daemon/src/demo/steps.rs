@@ -43,18 +43,28 @@ spec:
 fn decided(world: &World, commit: &str, within_s: u64) -> Result<(Vec<Entry>, u64, RolloutState), DemoError> {
     world.until("a decision on the commit", within_s, |world| {
         let log = world.log()?;
-        let Some(spec) = log.iter().rfind(|entry| matches!(&entry.body, Body::Spec(spec) if spec.commit == commit && entry.on.workload.is_some())) else { return Ok(None) };
+        let Some(spec) = log
+            .iter()
+            .rfind(|entry| matches!(&entry.body, Body::Spec(spec) if spec.commit == commit && entry.on.workload.is_some()))
+        else {
+            return Ok(None);
+        };
         let from = spec.seq;
         let last = log.iter().rev().find_map(|entry| match &entry.body {
             Body::Rollout(change) if entry.on.rollout == Some(from) => Some(change.to),
             _ => None,
         });
-        let busy = log.iter().filter(|entry| entry.seq >= from).fold(0i32, |busy, entry| match attempt_of(entry) {
-            Some(AttemptChange::Began { .. }) => busy + 1,
-            Some(AttemptChange::Ended { .. }) => busy - 1,
-            _ => busy,
-        });
-        Ok(last.filter(|state| busy <= 0 && !matches!(state, RolloutState::Rolling | RolloutState::Aborting)).map(|state| (log, from, state)))
+        let busy = log
+            .iter()
+            .filter(|entry| entry.seq >= from)
+            .fold(0i32, |busy, entry| match attempt_of(entry) {
+                Some(AttemptChange::Began { .. }) => busy + 1,
+                Some(AttemptChange::Ended { .. }) => busy - 1,
+                _ => busy,
+            });
+        Ok(last
+            .filter(|state| busy <= 0 && !matches!(state, RolloutState::Rolling | RolloutState::Aborting))
+            .map(|state| (log, from, state)))
     })
 }
 
@@ -64,7 +74,12 @@ fn unix_ms() -> u64 {
 
 fn push(world: &World, steps: &mut Vec<Step>, name: &'static str, expected: impl Into<String>, seen: String, ok: bool) {
     world.say(&format!("{} {name}: {seen}", if ok { "ok  " } else { "FAIL" }));
-    steps.push(Step { name, expected: expected.into(), seen, ok });
+    steps.push(Step {
+        name,
+        expected: expected.into(),
+        seen,
+        ok,
+    });
 }
 
 pub fn all(world: &mut World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
@@ -79,12 +94,28 @@ pub fn all(world: &mut World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
 
 fn first_commit(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     let begun = unix_ms();
-    let commit = world.commit("shop 1.0.0 on three sites", &[("targets.yaml", &targets()), ("shop.yaml", &shop("1.0.0", 2_000))])?;
+    let commit = world.commit(
+        "shop 1.0.0 on three sites",
+        &[("targets.yaml", &targets()), ("shop.yaml", &shop("1.0.0", 2_000))],
+    )?;
     let (_, _, state) = decided(world, &commit, 30)?;
-    world.until("answers of 1.0.0 from every site", 10, |world| Ok(world.all_answer("shop 1.0.0", begun).then_some(())))?;
-    let serving = world.answers().into_iter().find(|answer| answer.status == 200).map_or(0, |answer| answer.at_ms.saturating_sub(begun));
+    world.until("answers of 1.0.0 from every site", 10, |world| {
+        Ok(world.all_answer("shop 1.0.0", begun).then_some(()))
+    })?;
+    let serving = world
+        .answers()
+        .into_iter()
+        .find(|answer| answer.status == 200)
+        .map_or(0, |answer| answer.at_ms.saturating_sub(begun));
     let seen = format!("every site answers \"shop 1.0.0\"; the first answer came {serving} ms after the commit");
-    push(world, steps, "(a) first commit", "live on three sites", seen, state == RolloutState::Succeeded);
+    push(
+        world,
+        steps,
+        "(a) first commit",
+        "live on three sites",
+        seen,
+        state == RolloutState::Succeeded,
+    );
     Ok(())
 }
 
@@ -92,16 +123,33 @@ fn canary(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     let begun = unix_ms();
     let commit = world.commit("shop 1.1.0 by canary", &[("shop.yaml", &shop("1.1.0", 2_000))])?;
     let (log, from, state) = decided(world, &commit, 60)?;
-    world.until("answers of 1.1.0 from every site", 10, |world| Ok(world.all_answer("shop 1.1.0", begun).then_some(())))?;
+    world.until("answers of 1.1.0 from every site", 10, |world| {
+        Ok(world.all_answer("shop 1.1.0", begun).then_some(()))
+    })?;
     let answers = world.answers();
     let shares = measured_shares(&log, &answers, from);
-    let lost = answers.iter().filter(|answer| answer.at_ms >= begun && answer.status != 200).count();
-    let close = shares.iter().all(|(weight, share, count)| (share - f64::from(*weight) / 100.0).abs() <= 5.0 && *count >= 200);
+    let lost = answers
+        .iter()
+        .filter(|answer| answer.at_ms >= begun && answer.status != 200)
+        .count();
+    let close = shares
+        .iter()
+        .all(|(weight, share, count)| (share - f64::from(*weight) / 100.0).abs() <= 5.0 && *count >= 200);
     let weights: Vec<u32> = shares.iter().map(|(weight, _, _)| *weight).collect();
-    let text: Vec<String> = shares.iter().map(|(weight, share, count)| format!("{}%: {share:.1}% of {count}", weight / 100)).collect();
+    let text: Vec<String> = shares
+        .iter()
+        .map(|(weight, share, count)| format!("{}%: {share:.1}% of {count}", weight / 100))
+        .collect();
     let seen = format!("{}; {lost} failed requests", text.join(", "));
     let ok = state == RolloutState::Succeeded && close && weights == [1_000, 5_000, 10_000] && lost == 0;
-    push(world, steps, "(b) canary", "10%, 50%, 100% within 5 points over at least 200 answers each, none failed", seen, ok);
+    push(
+        world,
+        steps,
+        "(b) canary",
+        "10%, 50%, 100% within 5 points over at least 200 answers each, none failed",
+        seen,
+        ok,
+    );
     Ok(())
 }
 
@@ -111,90 +159,197 @@ fn moved_tag(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     world.say("the tag 1.1.0 is moved to other bytes");
     world.move_tag("1.1.0", &moved_to)?;
     let entry = world.until("the move in the log", 15, |world| {
-        Ok(world.log()?.into_iter().find(|entry| matches!(&entry.body, Body::TagMoved(moved) if moved.seen.as_str() == moved_to)))
+        Ok(world
+            .log()?
+            .into_iter()
+            .find(|entry| matches!(&entry.body, Body::TagMoved(moved) if moved.seen.as_str() == moved_to)))
     })?;
     // Time for whatever a moved tag might wrongly set off.
     let until = unix_ms() + 1_500;
     world.until("a while", 5, |_| Ok((unix_ms() > until).then_some(())))?;
     let same = world.journal_lines() == lines && world.all_answer("shop 1.1.0", until - 500);
-    let seen = format!("entry {} records it; {} new effects on the sites; every site answers 1.1.0", entry.seq, world.journal_lines() - lines);
+    let seen = format!(
+        "entry {} records it; {} new effects on the sites; every site answers 1.1.0",
+        entry.seq,
+        world.journal_lines() - lines
+    );
     world.move_tag("1.1.0", &world.digests["1.1.0"])?;
     push(world, steps, "(c) moved tag", "recorded, nothing deployed", seen, same);
     Ok(())
 }
 
 fn quarantined(log: &[Entry], from: u64) -> Vec<&Entry> {
-    log.iter().filter(|entry| entry.seq >= from && matches!(&entry.body, Body::Quarantine(q) if q.action == QuarantineAction::Set)).collect()
+    log.iter()
+        .filter(|entry| entry.seq >= from && matches!(&entry.body, Body::Quarantine(q) if q.action == QuarantineAction::Set))
+        .collect()
 }
 
 fn failing(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     let begun = unix_ms();
-    let commit = world.commit("shop 1.2.0, which fails one request in five", &[("shop.yaml", &shop("1.2.0", 2_000))])?;
+    let commit = world.commit(
+        "shop 1.2.0, which fails one request in five",
+        &[("shop.yaml", &shop("1.2.0", 2_000))],
+    )?;
     let (log, from, state) = decided(world, &commit, 60)?;
     let ended = unix_ms();
-    world.until("answers of 1.1.0 from every site", 10, |world| Ok(world.all_answer("shop 1.1.0", ended).then_some(())))?;
+    world.until("answers of 1.1.0 from every site", 10, |world| {
+        Ok(world.all_answer("shop 1.1.0", ended).then_some(()))
+    })?;
     let verdicts: Vec<(&str, u64)> = log
         .iter()
         .filter(|entry| entry.seq >= from)
         .filter_map(|entry| match &entry.body {
             Body::Verdict(verdict) if verdict.outcome == VerdictOutcome::Fail && verdict.about.starts_with("analysis/") => {
-                Some((verdict.message.as_str(), verdict.evidence["canary"]["samples"].as_u64().unwrap_or(0)))
+                Some((
+                    verdict.message.as_str(),
+                    verdict.evidence["canary"]["samples"].as_u64().unwrap_or(0),
+                ))
             }
             _ => None,
         })
         .collect();
-    let errors = world.answers().iter().filter(|answer| answer.at_ms >= begun && answer.at_ms <= ended && answer.status != 200).count();
-    let all = world.answers().iter().filter(|answer| answer.at_ms >= begun && answer.at_ms <= ended).count();
+    let errors = world
+        .answers()
+        .iter()
+        .filter(|answer| answer.at_ms >= begun && answer.at_ms <= ended && answer.status != 200)
+        .count();
+    let all = world
+        .answers()
+        .iter()
+        .filter(|answer| answer.at_ms >= begun && answer.at_ms <= ended)
+        .count();
     let kept_out = quarantined(&log, from).len();
     let reason = verdicts.first().map_or("none", |(message, _)| message);
     let samples = verdicts.iter().map(|(_, samples)| *samples).min().unwrap_or(0);
-    let seen = format!("{errors} of {all} answers were errors; {kept_out} sites rolled back and keep it out; every site answers 1.1.0 again; {reason}");
-    let ok = state == RolloutState::Halted && !verdicts.is_empty() && samples >= MIN_SAMPLES && kept_out == verdicts.len() && kept_out >= 1;
-    push(world, steps, "(d) failing release", "caught by its own counters, old serves all, quarantined with the reason", seen, ok);
+    let seen = format!(
+        "{errors} of {all} answers were errors; {kept_out} sites rolled back and keep it out; every site answers 1.1.0 again; {reason}"
+    );
+    let ok = state == RolloutState::Halted
+        && !verdicts.is_empty()
+        && samples >= MIN_SAMPLES
+        && kept_out == verdicts.len()
+        && kept_out >= 1;
+    push(
+        world,
+        steps,
+        "(d) failing release",
+        "caught by its own counters, old serves all, quarantined with the reason",
+        seen,
+        ok,
+    );
     Ok(())
 }
 
 fn never_healthy(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     let begun = unix_ms();
-    let commit = world.commit("shop 1.3.0, which never becomes healthy", &[("shop.yaml", &shop("1.3.0", 2_000))])?;
+    let commit = world.commit(
+        "shop 1.3.0, which never becomes healthy",
+        &[("shop.yaml", &shop("1.3.0", 2_000))],
+    )?;
     let (log, from, state) = decided(world, &commit, 60)?;
     let ended = unix_ms();
-    world.until("answers of 1.1.0 from every site", 10, |world| Ok(world.all_answer("shop 1.1.0", ended).then_some(())))?;
-    let deploys: BTreeSet<String> = log.iter().filter(|entry| entry.seq >= from && matches!(attempt_of(entry), Some(AttemptChange::Began { .. }))).map(|entry| deploy_id(1, entry.seq)).collect();
-    let routed = SITES.iter().flat_map(|site| world.journal(site)).filter(|line| line.verb == "route" && deploys.contains(&line.deploy_id)).count();
-    let reached = world.answers().iter().filter(|answer| answer.at_ms >= begun && answer.body != "shop 1.1.0").count();
+    world.until("answers of 1.1.0 from every site", 10, |world| {
+        Ok(world.all_answer("shop 1.1.0", ended).then_some(()))
+    })?;
+    let deploys: BTreeSet<String> = log
+        .iter()
+        .filter(|entry| entry.seq >= from && matches!(attempt_of(entry), Some(AttemptChange::Began { .. })))
+        .map(|entry| deploy_id(1, entry.seq))
+        .collect();
+    let routed = SITES
+        .iter()
+        .flat_map(|site| world.journal(site))
+        .filter(|line| line.verb == "route" && deploys.contains(&line.deploy_id))
+        .count();
+    let reached = world
+        .answers()
+        .iter()
+        .filter(|answer| answer.at_ms >= begun && answer.body != "shop 1.1.0")
+        .count();
     let reason = quarantined(&log, from).first().and_then(|entry| match &entry.body {
         Body::Quarantine(quarantine) => Some(quarantine.message.clone()),
         _ => None,
     });
     let ok = state == RolloutState::Halted && routed == 0 && reached == 0 && reason.is_some();
-    let seen = format!("{routed} routes and {reached} answers went to it; kept out: {}", reason.unwrap_or_default());
+    let seen = format!(
+        "{routed} routes and {reached} answers went to it; kept out: {}",
+        reason.unwrap_or_default()
+    );
     push(world, steps, "(e) never healthy", "never gets traffic, quarantined", seen, ok);
     Ok(())
 }
 
 fn crash(world: &mut World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     let begun = unix_ms();
-    let commit = world.commit("shop 1.1.0 with a shorter time-out, by canary", &[("shop.yaml", &shop("1.1.0", 1_500))])?;
+    let commit = world.commit(
+        "shop 1.1.0 with a shorter time-out, by canary",
+        &[("shop.yaml", &shop("1.1.0", 1_500))],
+    )?;
     let at = world.until("the first weight of the rollout", 30, |world| {
         let log = world.log()?;
-        let spec = log.iter().rfind(|entry| matches!(&entry.body, Body::Spec(spec) if spec.commit == commit && entry.on.workload.is_some()));
+        let spec = log
+            .iter()
+            .rfind(|entry| matches!(&entry.body, Body::Spec(spec) if spec.commit == commit && entry.on.workload.is_some()));
         let from = spec.map(|entry| entry.seq);
-        Ok(log.iter().find(|entry| from.is_some_and(|from| entry.seq > from) && matches!(attempt_of(entry), Some(AttemptChange::Reached { .. }))).map(|entry| entry.seq))
+        Ok(log
+            .iter()
+            .find(|entry| {
+                from.is_some_and(|from| entry.seq > from) && matches!(attempt_of(entry), Some(AttemptChange::Reached { .. }))
+            })
+            .map(|entry| entry.seq))
     })?;
     world.kill_daemon()?;
     world.say(&format!("the daemon is killed at entry {at}, in the middle of the rollout"));
     world.start_daemon()?;
     let (log, from, state) = decided(world, &commit, 60)?;
-    let deploys: BTreeSet<String> = log.iter().filter(|entry| entry.seq >= from && matches!(attempt_of(entry), Some(AttemptChange::Began { .. }))).map(|entry| deploy_id(1, entry.seq)).collect();
-    let succeeded = log.iter().filter(|entry| entry.seq >= from && matches!(attempt_of(entry), Some(AttemptChange::Ended { outcome: AttemptOutcome::Succeeded, .. }))).count();
+    let deploys: BTreeSet<String> = log
+        .iter()
+        .filter(|entry| entry.seq >= from && matches!(attempt_of(entry), Some(AttemptChange::Began { .. })))
+        .map(|entry| deploy_id(1, entry.seq))
+        .collect();
+    let succeeded = log
+        .iter()
+        .filter(|entry| {
+            entry.seq >= from
+                && matches!(
+                    attempt_of(entry),
+                    Some(AttemptChange::Ended {
+                        outcome: AttemptOutcome::Succeeded,
+                        ..
+                    })
+                )
+        })
+        .count();
     let faults = journal_faults(world, &deploys);
-    let lost = world.answers().iter().filter(|answer| answer.at_ms >= begun && answer.status != 200).count();
+    let lost = world
+        .answers()
+        .iter()
+        .filter(|answer| answer.at_ms >= begun && answer.status != 200)
+        .count();
     let terms = log.iter().filter(|entry| matches!(entry.body, Body::Term(_))).count();
-    let ok = state == RolloutState::Succeeded && faults.is_empty() && deploys.len() == SITES.len() && succeeded == SITES.len() && terms == 2 && lost == 0;
-    let problems = if faults.is_empty() { "each effect once".to_owned() } else { faults.join("; ") };
-    let seen = format!("{succeeded} of {} attempts went on to the end; {problems}; {lost} failed requests", deploys.len());
-    push(world, steps, "(f) daemon killed", "goes on, nothing repeated, no weight goes back", seen, ok);
+    let ok = state == RolloutState::Succeeded
+        && faults.is_empty()
+        && deploys.len() == SITES.len()
+        && succeeded == SITES.len()
+        && terms == 2
+        && lost == 0;
+    let problems = if faults.is_empty() {
+        "each effect once".to_owned()
+    } else {
+        faults.join("; ")
+    };
+    let seen = format!(
+        "{succeeded} of {} attempts went on to the end; {problems}; {lost} failed requests",
+        deploys.len()
+    );
+    push(
+        world,
+        steps,
+        "(f) daemon killed",
+        "goes on, nothing repeated, no weight goes back",
+        seen,
+        ok,
+    );
     Ok(())
 }
 
@@ -206,15 +361,43 @@ fn audit(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     let deploy = answer["deploys"][0]["deploy"].as_str().unwrap_or_default().to_owned();
     let (why_code, why) = world.cli(&["audit", "why", &deploy, "--json"])?;
     let why: serde_json::Value = serde_json::from_str(&why).unwrap_or_default();
-    let kinds: BTreeSet<&str> = why["chain"].as_array().into_iter().flatten().filter_map(|entry| entry["kind"].as_str()).collect();
-    let whole_chain = ["source", "spec", "pin", "rollout", "attempt", "intent", "result", "verdict", "quarantine"].iter().all(|kind| kinds.contains(kind));
+    let kinds: BTreeSet<&str> = why["chain"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry["kind"].as_str())
+        .collect();
+    let whole_chain = [
+        "source",
+        "spec",
+        "pin",
+        "rollout",
+        "attempt",
+        "intent",
+        "result",
+        "verdict",
+        "quarantine",
+    ]
+    .iter()
+    .all(|kind| kinds.contains(kind));
     let (verified, _) = world.cli(&["ledger", "verify"])?;
     let (damaged_entry, found) = damage(world)?;
     let ok = code == 0 && why_code == 0 && ran == SITES.len() && whole_chain && verified == 0 && found == Some(damaged_entry);
     let named = found.map_or("no entry".to_owned(), |seq| format!("entry {seq}"));
     let chain: Vec<&str> = kinds.into_iter().collect();
-    let seen = format!("1.2.0 ran in {ran} deploys; {deploy} is explained by {}; verify: {}; after one byte of entry {damaged_entry} changed, verify names {named}", chain.join(", "), if verified == 0 { "whole" } else { "not whole" });
-    push(world, steps, "(g) audit", "digest and why answer from the log; verify is ok, and names the damaged entry of a changed copy", seen, ok);
+    let seen = format!(
+        "1.2.0 ran in {ran} deploys; {deploy} is explained by {}; verify: {}; after one byte of entry {damaged_entry} changed, verify names {named}",
+        chain.join(", "),
+        if verified == 0 { "whole" } else { "not whole" }
+    );
+    push(
+        world,
+        steps,
+        "(g) audit",
+        "digest and why answer from the log; verify is ok, and names the damaged entry of a changed copy",
+        seen,
+        ok,
+    );
     Ok(())
 }
 

@@ -55,15 +55,38 @@ pub fn traffic(args: &TrafficArgs) -> ExitCode {
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;
-                    let Ok(request) = Request::get(&uri).body(Empty::<Bytes>::new()) else { return };
+                    let Ok(request) = Request::get(&uri).body(Empty::<Bytes>::new()) else {
+                        return;
+                    };
                     let answer = match tokio::time::timeout(Duration::from_secs(5), client.request(request)).await {
                         Ok(Ok(response)) => {
                             let status = response.status().as_u16();
-                            let generation = response.headers().get("x-holdfast-generation").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
-                            let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                            Answer { at_ms: crate::shell::unix_ms(), site: site.clone(), status, generation, body: String::from_utf8_lossy(&body).trim().chars().take(60).collect() }
+                            let generation = response
+                                .headers()
+                                .get("x-holdfast-generation")
+                                .and_then(|value| value.to_str().ok()?.parse().ok())
+                                .unwrap_or(0);
+                            let body = response
+                                .into_body()
+                                .collect()
+                                .await
+                                .map(|body| body.to_bytes())
+                                .unwrap_or_default();
+                            Answer {
+                                at_ms: crate::shell::unix_ms(),
+                                site: site.clone(),
+                                status,
+                                generation,
+                                body: String::from_utf8_lossy(&body).trim().chars().take(60).collect(),
+                            }
                         }
-                        _ => Answer { at_ms: crate::shell::unix_ms(), site: site.clone(), status: 0, generation: 0, body: String::new() },
+                        _ => Answer {
+                            at_ms: crate::shell::unix_ms(),
+                            site: site.clone(),
+                            status: 0,
+                            generation: 0,
+                            body: String::new(),
+                        },
                     };
                     let mut line = serde_json::to_vec(&answer).unwrap_or_default();
                     line.push(b'\n');

@@ -35,21 +35,44 @@ impl World {
         let temporary = dir.is_none();
         let dir = match dir {
             Some(dir) => std::path::absolute(&dir).unwrap_or(dir),
-            None => tempfile::Builder::new().prefix("holdfast-demo-").tempdir().map_err(|source| DemoError::io("a temporary directory cannot be made", source))?.keep(),
+            None => tempfile::Builder::new()
+                .prefix("holdfast-demo-")
+                .tempdir()
+                .map_err(|source| DemoError::io("a temporary directory cannot be made", source))?
+                .keep(),
         };
         let fail = |source| DemoError::io(format!("{} cannot be made", dir.display()), source);
         fs::create_dir_all(dir.join("sites")).map_err(fail)?;
         let layout = Writer::create(&dir.join("bundles/shop")).map_err(fail)?;
         let program = std::env::current_exe().map_err(|source| DemoError::io("this program cannot be found", source))?;
-        let mut world = Self { dir, sites: BTreeMap::new(), digests: BTreeMap::new(), children: BTreeMap::new(), layout, program, begun: Instant::now(), quiet, temporary };
+        let mut world = Self {
+            dir,
+            sites: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            children: BTreeMap::new(),
+            layout,
+            program,
+            begun: Instant::now(),
+            quiet,
+            temporary,
+        };
         world.say(&format!("everything is in {}", world.dir.display()));
         for (version, bytes) in crate::builtin::bundles() {
-            let digest = world.layout.component(bytes).map_err(|source| DemoError::io("a bundle cannot be written", source))?;
-            world.layout.tag(version, &digest).map_err(|source| DemoError::io("a tag cannot be written", source))?;
+            let digest = world
+                .layout
+                .component(bytes)
+                .map_err(|source| DemoError::io("a bundle cannot be written", source))?;
+            world
+                .layout
+                .tag(version, &digest)
+                .map_err(|source| DemoError::io("a tag cannot be written", source))?;
             world.digests.insert(version, digest);
         }
         world.make_repository()?;
-        make(&world.dir.join("registries.yaml"), &format!("- host: {HOST}\n  layout: {}\n", world.dir.join("bundles").display()))?;
+        make(
+            &world.dir.join("registries.yaml"),
+            &format!("- host: {HOST}\n  layout: {}\n", world.dir.join("bundles").display()),
+        )?;
         for site in SITES {
             world.start_site(site)?;
         }
@@ -67,10 +90,22 @@ impl World {
 
     fn spawn(&mut self, name: &str, args: &[&str]) -> Result<(), DemoError> {
         let log = self.dir.join(format!("{name}.log"));
-        let open = fs::OpenOptions::new().create(true).append(true).open(&log).map_err(|source| DemoError::io(format!("{} cannot be written", log.display()), source))?;
+        let open = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(|source| DemoError::io(format!("{} cannot be written", log.display()), source))?;
         let mut command = Command::new(&self.program);
-        command.args(args).current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(open).env_remove("NOTIFY_SOCKET");
-        let child = command.spawn().map_err(|source| DemoError::io(format!("{name} cannot be started"), source))?;
+        command
+            .args(args)
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(open)
+            .env_remove("NOTIFY_SOCKET");
+        let child = command
+            .spawn()
+            .map_err(|source| DemoError::io(format!("{name} cannot be started"), source))?;
         self.children.insert(name.to_owned(), child);
         Ok(())
     }
@@ -81,11 +116,31 @@ impl World {
         let token = dir.join("token");
         // Guards loopback against other users of this machine, while the demo runs.
         make(&token, &holdfast_core::ids::hex(&random()?))?;
-        fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(|source| DemoError::io("a token cannot be protected", source))?;
+        fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .map_err(|source| DemoError::io("a token cannot be protected", source))?;
         let (dir, token) = (dir.display().to_string(), token.display().to_string());
-        self.spawn(site, &["edge-node", "--dir", &dir, "--token-file", &token, "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--registries", "registries.yaml"])?;
+        self.spawn(
+            site,
+            &[
+                "edge-node",
+                "--dir",
+                &dir,
+                "--token-file",
+                &token,
+                "--api",
+                "127.0.0.1:0",
+                "--listen",
+                "127.0.0.1:0",
+                "--registries",
+                "registries.yaml",
+            ],
+        )?;
         let file = PathBuf::from(dir).join("addresses.json");
-        let addresses = self.until("a site that listens", 20, |_| Ok(fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Addresses>(&bytes).ok())))?;
+        let addresses = self.until("a site that listens", 20, |_| {
+            Ok(fs::read(&file)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Addresses>(&bytes).ok()))
+        })?;
         self.sites.insert(site, addresses);
         Ok(())
     }
@@ -107,12 +162,18 @@ impl World {
     pub fn start_daemon(&mut self) -> Result<(), DemoError> {
         self.spawn("daemon", &["--config", "holdfast.yaml", "run"])?;
         let socket = self.dir.join("holdfast-data/holdfast.sock");
-        self.until("a daemon that answers", 30, |_| Ok(std::os::unix::net::UnixStream::connect(&socket).ok()))?;
+        self.until("a daemon that answers", 30, |_| {
+            Ok(std::os::unix::net::UnixStream::connect(&socket).ok())
+        })?;
         Ok(())
     }
 
     fn start_client(&mut self) -> Result<(), DemoError> {
-        let sites: Vec<String> = self.sites.iter().map(|(site, addresses)| format!("{site}={}", addresses.listen)).collect();
+        let sites: Vec<String> = self
+            .sites
+            .iter()
+            .map(|(site, addresses)| format!("{site}={}", addresses.listen))
+            .collect();
         let mut args = vec!["demo-traffic", "--out", "answers.jsonl"];
         args.extend(sites.iter().map(String::as_str));
         self.spawn("client", &args)
@@ -121,7 +182,10 @@ impl World {
     /// SIGKILL, as a crash would.
     pub fn kill_daemon(&mut self) -> Result<(), DemoError> {
         if let Some(mut daemon) = self.children.remove("daemon") {
-            daemon.kill().and_then(|()| daemon.wait()).map_err(|source| DemoError::io("the daemon cannot be killed", source))?;
+            daemon
+                .kill()
+                .and_then(|()| daemon.wait())
+                .map_err(|source| DemoError::io("the daemon cannot be killed", source))?;
         }
         Ok(())
     }
@@ -146,25 +210,42 @@ impl World {
         let tree = repository.find_tree(index.write_tree()?)?;
         let signature = git2::Signature::now("demo", "demo@localhost")?;
         let parent = repository.head().ok().and_then(|head| head.peel_to_commit().ok());
-        let commit = repository.commit(Some("HEAD"), &signature, &signature, message, &tree, &parent.iter().collect::<Vec<_>>())?;
+        let commit = repository.commit(
+            Some("HEAD"),
+            &signature,
+            &signature,
+            message,
+            &tree,
+            &parent.iter().collect::<Vec<_>>(),
+        )?;
         self.say(&format!("commit {} {message}", &commit.to_string()[..10]));
         Ok(commit.to_string())
     }
 
     pub fn move_tag(&self, tag: &str, digest: &str) -> Result<(), DemoError> {
-        self.layout.tag(tag, digest).map_err(|source| DemoError::io("the tag cannot be moved", source))
+        self.layout
+            .tag(tag, digest)
+            .map_err(|source| DemoError::io("the tag cannot be moved", source))
     }
 
     /// Polls until something is there, or the time is up.
     #[allow(clippy::disallowed_methods, reason = "the demo waits in real time")]
-    pub fn until<T>(&self, what: &str, within_s: u64, mut look: impl FnMut(&Self) -> Result<Option<T>, DemoError>) -> Result<T, DemoError> {
+    pub fn until<T>(
+        &self,
+        what: &str,
+        within_s: u64,
+        mut look: impl FnMut(&Self) -> Result<Option<T>, DemoError>,
+    ) -> Result<T, DemoError> {
         let end = Instant::now() + Duration::from_secs(within_s);
         loop {
             if let Some(found) = look(self)? {
                 return Ok(found);
             }
             if Instant::now() > end {
-                return Err(DemoError::TimeOut { what: what.to_owned(), within_s });
+                return Err(DemoError::TimeOut {
+                    what: what.to_owned(),
+                    within_s,
+                });
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -172,9 +253,16 @@ impl World {
 
     /// Runs this program's own command line; exit code and stdout.
     pub fn cli(&self, args: &[&str]) -> Result<(i32, String), DemoError> {
-        let output = Command::new(&self.program).args(args).current_dir(&self.dir).stdin(Stdio::null()).output();
+        let output = Command::new(&self.program)
+            .args(args)
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .output();
         let output = output.map_err(|source| DemoError::io("the command line cannot be run", source))?;
-        Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned()))
+        Ok((
+            output.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        ))
     }
 
     /// Forgets the processes instead of stopping them.
@@ -185,11 +273,20 @@ impl World {
         let dir = self.dir.display();
         eprintln!("\nLeft running in {dir}; try:");
         eprintln!("  cd {dir}");
-        eprintln!("  {} status                       # what is wanted and what runs", self.program.display());
+        eprintln!(
+            "  {} status                       # what is wanted and what runs",
+            self.program.display()
+        );
         eprintln!("  $EDITOR repo/shop.yaml && git -C repo commit -am 'a change'");
-        eprintln!("  {} status --wait HEAD_COMMIT    # live, or rolled back with the reason", self.program.display());
+        eprintln!(
+            "  {} status --wait HEAD_COMMIT    # live, or rolled back with the reason",
+            self.program.display()
+        );
         eprintln!("  {} audit target site-a", self.program.display());
-        eprintln!("  curl -i http://{}/               # a site", self.sites.values().next().map(|a| a.listen.to_string()).unwrap_or_default());
+        eprintln!(
+            "  curl -i http://{}/               # a site",
+            self.sites.values().next().map(|a| a.listen.to_string()).unwrap_or_default()
+        );
         eprintln!("logs: daemon.log, site-*.log; ledger: holdfast-data/ledger; journals: sites/*/journal.jsonl");
         eprintln!("stop it with: kill {}", pids.join(" "));
     }

@@ -31,7 +31,11 @@ impl Blobs {
 
 /// Every digest by which a target may name an artifact with these images.
 pub(crate) fn accepted(images: &[PlatformImage]) -> BTreeSet<Digest> {
-    let all = images.iter().flat_map(|image| [&image.manifest, &image.config].into_iter().chain(image.blobs.iter().map(|blob| &blob.digest)));
+    let all = images.iter().flat_map(|image| {
+        [&image.manifest, &image.config]
+            .into_iter()
+            .chain(image.blobs.iter().map(|blob| &blob.digest))
+    });
     all.filter_map(|digest| digest.parse().ok()).collect()
 }
 
@@ -47,7 +51,14 @@ pub(super) fn load_images(world: &World, blob: Digest) {
 }
 
 /// Entries by the index; whatever it does not know yet is not in the answer, which says as of when it is.
-pub(super) fn find(index: &Indexer, reader: &Reader, by: FindBy, key: String, before: Option<u64>, limit: usize) -> Result<Value, String> {
+pub(super) fn find(
+    index: &Indexer,
+    reader: &Reader,
+    by: FindBy,
+    key: String,
+    before: Option<u64>,
+    limit: usize,
+) -> Result<Value, String> {
     let by = match by {
         FindBy::Kind => By::Kind,
         FindBy::Workload => By::Workload,
@@ -58,7 +69,9 @@ pub(super) fn find(index: &Indexer, reader: &Reader, by: FindBy, key: String, be
         FindBy::Deploy => By::Deploy,
         FindBy::Release => By::Release,
     };
-    let page = index.query(&Filter::by(by, key), before, limit.clamp(1, 10_000)).map_err(|error| error.to_string())?;
+    let page = index
+        .query(&Filter::by(by, key), before, limit.clamp(1, 10_000))
+        .map_err(|error| error.to_string())?;
     let entries: Result<Vec<_>, _> = page.seqs.iter().map(|seq| reader.entry(*seq)).collect();
     Ok(json!({ "as_of": page.as_of, "entries": entries.map_err(|error| error.to_string())? }))
 }

@@ -26,12 +26,19 @@ fn send(world: &World, input: Input) {
 }
 
 fn fault(class: FaultClass, message: impl Into<String>) -> Fault {
-    Fault { class, message: message.into(), fence: None }
+    Fault {
+        class,
+        message: message.into(),
+        fence: None,
+    }
 }
 
 fn slots(world: &World, target: &str) -> Arc<Semaphore> {
     let mut targets = world.targets.lock().unwrap_or_else(PoisonError::into_inner);
-    targets.entry(target.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(super::CALLS_PER_TARGET))).clone()
+    targets
+        .entry(target.to_owned())
+        .or_insert_with(|| Arc::new(Semaphore::new(super::CALLS_PER_TARGET)))
+        .clone()
 }
 
 /// A target as its manifest is now: for observing and checking.
@@ -44,11 +51,22 @@ struct Place {
 fn place(engine: &Engine, target: &str) -> Option<Place> {
     // A target that left Git is still looked at: what runs there is kept and reported.
     let spec = engine.state().targets.get(target)?.spec.as_ref()?;
-    Some(Place { plugin: engine.config().plugin_for(target, &spec.plugin), config: spec.config.clone(), values: spec.values.clone() })
+    Some(Place {
+        plugin: engine.config().plugin_for(target, &spec.plugin),
+        config: spec.config.clone(),
+        values: spec.values.clone(),
+    })
 }
 
 fn context(world: &World, target: &str, config: &Value) -> CallContext {
-    CallContext { owner: world.owner.clone(), target: target.to_owned(), config: config.to_string(), fence: 0, deploy_id: String::new(), resume: None }
+    CallContext {
+        owner: world.owner.clone(),
+        target: target.to_owned(),
+        config: config.to_string(),
+        fence: 0,
+        deploy_id: String::new(),
+        resume: None,
+    }
 }
 
 pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
@@ -67,37 +85,106 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             tokio::spawn(async move {
                 let outcome = match tokio::time::timeout(PIN_DEADLINE, pin(&world, &reference, known)).await {
                     Ok(outcome) => outcome,
-                    Err(_) => Err(PinFailure { message: format!("{reference}: no answer in time"), retry_after_ms: None }),
+                    Err(_) => Err(PinFailure {
+                        message: format!("{reference}: no answer in time"),
+                        retry_after_ms: None,
+                    }),
                 };
-                send(&world, Input::Pinned { workload, reference, outcome });
+                send(
+                    &world,
+                    Input::Pinned {
+                        workload,
+                        reference,
+                        outcome,
+                    },
+                );
             });
         }
-        Ask::Check { workload, target, key, release, sources } => {
+        Ask::Check {
+            workload,
+            target,
+            key,
+            release,
+            sources,
+        } => {
             let place = place(engine, &target);
             tokio::spawn(async move {
                 let outcome = check(&world, &workload, &target, place, &release, &sources).await;
-                send(&world, Input::Checked { workload, target, key, outcome });
+                send(
+                    &world,
+                    Input::Checked {
+                        workload,
+                        target,
+                        key,
+                        outcome,
+                    },
+                );
             });
         }
-        Ask::Probe { workload, target, generation, path, addresses } => {
-            let plugin = engine.state().unit(&workload, &target).and_then(|unit| unit.generations.get(&generation)).map(|g| g.plugin.clone());
+        Ask::Probe {
+            workload,
+            target,
+            generation,
+            path,
+            addresses,
+        } => {
+            let plugin = engine
+                .state()
+                .unit(&workload, &target)
+                .and_then(|unit| unit.generations.get(&generation))
+                .map(|g| g.plugin.clone());
             tokio::spawn(async move {
                 let (failure, answered) = probe(&world, &target, plugin, &path, &addresses).await;
-                send(&world, Input::Probed { workload, target, generation, failure, answered });
+                send(
+                    &world,
+                    Input::Probed {
+                        workload,
+                        target,
+                        generation,
+                        failure,
+                        answered,
+                    },
+                );
             });
         }
-        Ask::Measure { workload, target, generations } => {
-            let subjects: Vec<_> = generations.iter().filter_map(|number| subject_of(engine, &workload, &target, *number)).collect();
+        Ask::Measure {
+            workload,
+            target,
+            generations,
+        } => {
+            let subjects: Vec<_> = generations
+                .iter()
+                .filter_map(|number| subject_of(engine, &workload, &target, *number))
+                .collect();
             tokio::spawn(async move {
                 let samples = measure(&world, &target, subjects).await;
-                send(&world, Input::Measured { workload, target, samples });
+                send(
+                    &world,
+                    Input::Measured {
+                        workload,
+                        target,
+                        samples,
+                    },
+                );
             });
         }
-        Ask::Explain { workload, target, generation } => {
+        Ask::Explain {
+            workload,
+            target,
+            generation,
+        } => {
             let subject = subject_of(engine, &workload, &target, generation);
             tokio::spawn(async move {
                 let excerpts = explain(&world, &target, subject).await;
-                send(&world, Input::Explained { workload, target, generation, excerpts });
+                send(
+                    &world,
+                    Input::Explained {
+                        workload,
+                        target,
+                        generation,
+                        excerpts,
+                    },
+                );
             });
         }
     }
@@ -105,37 +192,84 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
 
 fn subject_of(engine: &Engine, workload: &WorkloadId, target: &str, number: u32) -> Option<(Subject, PluginRef)> {
     let subject = engine.state().subject(workload, target, number)?;
-    let plugin = engine.state().unit(workload, target)?.generations.get(&number)?.plugin.clone();
+    let plugin = engine
+        .state()
+        .unit(workload, target)?
+        .generations
+        .get(&number)?
+        .plugin
+        .clone();
     Some((subject, plugin))
 }
 
 async fn observe(world: &World, target: &str, place: Option<Place>) -> Result<Page, Fault> {
     let place = place.ok_or_else(|| fault(FaultClass::Invalid, "the target has no manifest"))?;
     let plugin = place.plugin.map_err(|message| fault(FaultClass::Invalid, message))?;
-    let (plugin, binding) = world.plugins.find(target, &plugin).ok_or_else(|| fault(FaultClass::Invalid, "no plugin is bound to it"))?;
+    let (plugin, binding) = world
+        .plugins
+        .find(target, &plugin)
+        .ok_or_else(|| fault(FaultClass::Invalid, "no plugin is bound to it"))?;
     let context = context(world, target, &place.config);
-    let options = CallOptions { binding: Some(binding), context: &context, deadline: world.call_deadline, now_ms: wall_ms() };
-    plugin.observe(&options, None).await.answer.map_err(|failure| failure.into_fault())
+    let options = CallOptions {
+        binding: Some(binding),
+        context: &context,
+        deadline: world.call_deadline,
+        now_ms: wall_ms(),
+    };
+    plugin
+        .observe(&options, None)
+        .await
+        .answer
+        .map_err(|failure| failure.into_fault())
 }
 
 async fn pin(world: &World, reference: &str, known: Option<String>) -> Result<Resolved, PinFailure> {
-    let fail = |message: String| PinFailure { message, retry_after_ms: None };
+    let fail = |message: String| PinFailure {
+        message,
+        retry_after_ms: None,
+    };
     let parsed = Reference::parse(reference).map_err(|error| fail(error.to_string()))?;
     let resolved = world.registries.resolve(&parsed, known.as_deref()).await;
-    let resolved = resolved.map_err(|error| PinFailure { message: error.to_string(), retry_after_ms: error.retry_after_ms })?;
+    let resolved = resolved.map_err(|error| PinFailure {
+        message: error.to_string(),
+        retry_after_ms: error.retry_after_ms,
+    })?;
     let Some(resolution) = resolved else {
         // As it was: the digest alone says so.
-        let digest = known.and_then(|known| known.parse().ok()).ok_or_else(|| fail("the registry says unchanged, but of what?".into()))?;
-        return Ok(Resolved { digest, source: parsed.source(), images: Vec::new(), accepted: Default::default(), blobs: Vec::new(), evidence: Value::Null });
+        let digest = known
+            .and_then(|known| known.parse().ok())
+            .ok_or_else(|| fail("the registry says unchanged, but of what?".into()))?;
+        return Ok(Resolved {
+            digest,
+            source: parsed.source(),
+            images: Vec::new(),
+            accepted: Default::default(),
+            blobs: Vec::new(),
+            evidence: Value::Null,
+        });
     };
     let images = serde_json::to_vec(&resolution.images).map_err(|error| fail(error.to_string()))?;
     let listed: Vec<PlatformImage> = serde_json::from_slice(&images).map_err(|error| fail(error.to_string()))?;
     let mut accepted = accepted(&listed);
-    let digest: Digest = resolution.digest.parse().map_err(|_| fail("the registry's digest is not sha256".into()))?;
+    let digest: Digest = resolution
+        .digest
+        .parse()
+        .map_err(|_| fail("the registry's digest is not sha256".into()))?;
     accepted.insert(digest.clone());
-    let blobs = resolution.manifests.into_iter().filter_map(|(digest, bytes)| Some((digest.parse().ok()?, bytes))).collect();
+    let blobs = resolution
+        .manifests
+        .into_iter()
+        .filter_map(|(digest, bytes)| Some((digest.parse().ok()?, bytes)))
+        .collect();
     let evidence = serde_json::to_value(&resolution.evidence).unwrap_or_default();
-    Ok(Resolved { digest, source: resolution.source, images, accepted, blobs, evidence })
+    Ok(Resolved {
+        digest,
+        source: resolution.source,
+        images,
+        accepted,
+        blobs,
+        evidence,
+    })
 }
 
 async fn check(
@@ -148,15 +282,43 @@ async fn check(
 ) -> Result<Report, Fault> {
     let place = place.ok_or_else(|| fault(FaultClass::Invalid, "the target has no manifest"))?;
     let plugin = place.plugin.map_err(|message| fault(FaultClass::Invalid, message))?;
-    let (plugin, _) = world.plugins.find(target, &plugin).ok_or_else(|| fault(FaultClass::Invalid, "no plugin is bound to it"))?;
-    let identity = Identity { workload, target, number: 1, release_id: release.id().to_string(), deploy_id: String::new(), commit: String::new(), drain_ms: 0, owner: &world.owner };
-    let subject = generation(&identity, release, sources, &BTreeMap::new(), &place.values, &world.blobs).map_err(|message| fault(FaultClass::Invalid, message))?;
+    let (plugin, _) = world
+        .plugins
+        .find(target, &plugin)
+        .ok_or_else(|| fault(FaultClass::Invalid, "no plugin is bound to it"))?;
+    let identity = Identity {
+        workload,
+        target,
+        number: 1,
+        release_id: release.id().to_string(),
+        deploy_id: String::new(),
+        commit: String::new(),
+        drain_ms: 0,
+        owner: &world.owner,
+    };
+    let subject = generation(&identity, release, sources, &BTreeMap::new(), &place.values, &world.blobs)
+        .map_err(|message| fault(FaultClass::Invalid, message))?;
     let context = context(world, target, &place.config);
-    let options = CallOptions { binding: None, context: &context, deadline: world.call_deadline, now_ms: wall_ms() };
-    plugin.check(&options, &subject).await.answer.map_err(|failure| failure.into_fault())
+    let options = CallOptions {
+        binding: None,
+        context: &context,
+        deadline: world.call_deadline,
+        now_ms: wall_ms(),
+    };
+    plugin
+        .check(&options, &subject)
+        .await
+        .answer
+        .map_err(|failure| failure.into_fault())
 }
 
-async fn probe(world: &World, target: &str, plugin: Option<PluginRef>, path: &str, addresses: &[String]) -> (Option<String>, bool) {
+async fn probe(
+    world: &World,
+    target: &str,
+    plugin: Option<PluginRef>,
+    path: &str,
+    addresses: &[String],
+) -> (Option<String>, bool) {
     let Some((_, binding)) = plugin.and_then(|plugin| world.plugins.find(target, &plugin)) else {
         return (Some("no plugin is bound to the target".into()), false);
     };
@@ -187,7 +349,10 @@ async fn measure(world: &World, target: &str, subjects: Vec<(Subject, PluginRef)
     let mut samples = BTreeMap::new();
     for (subject, plugin) in subjects {
         let prepared = prepare(world, target, &subject, &plugin)?;
-        let report = prepared.plugin.telemetry(&prepared.options(world, 0, &subject.deploy_id, None), &prepared.generation).await;
+        let report = prepared
+            .plugin
+            .telemetry(&prepared.options(world, 0, &subject.deploy_id, None), &prepared.generation)
+            .await;
         samples.insert(subject.number, report.answer.map_err(|failure| failure.into_fault())?);
     }
     Ok(samples)
@@ -196,7 +361,10 @@ async fn measure(world: &World, target: &str, subjects: Vec<(Subject, PluginRef)
 async fn explain(world: &World, target: &str, subject: Option<(Subject, PluginRef)>) -> Result<Vec<Excerpt>, Fault> {
     let (subject, plugin) = subject.ok_or_else(|| fault(FaultClass::Absent, "the generation is not known any more"))?;
     let prepared = prepare(world, target, &subject, &plugin)?;
-    let report = prepared.plugin.explain(&prepared.options(world, 0, &subject.deploy_id, None), &prepared.generation).await;
+    let report = prepared
+        .plugin
+        .explain(&prepared.options(world, 0, &subject.deploy_id, None), &prepared.generation)
+        .await;
     report.answer.map_err(|failure| failure.into_fault())
 }
 
@@ -218,22 +386,44 @@ impl Prepared {
             resume,
             ..context(world, &self.target, &self.config)
         });
-        CallOptions { binding: Some(self.binding.clone()), context, deadline: world.call_deadline, now_ms: wall_ms() }
+        CallOptions {
+            binding: Some(self.binding.clone()),
+            context,
+            deadline: world.call_deadline,
+            now_ms: wall_ms(),
+        }
     }
 }
 
 fn prepare(world: &World, target: &str, subject: &Subject, plugin: &PluginRef) -> Result<Prepared, Fault> {
-    let missing = || fault(FaultClass::Invalid, format!("plugin {} with digest {} is not loaded, or not bound to {target}", plugin.name, plugin.digest));
+    let missing = || {
+        fault(
+            FaultClass::Invalid,
+            format!(
+                "plugin {} with digest {} is not loaded, or not bound to {target}",
+                plugin.name, plugin.digest
+            ),
+        )
+    };
     let (plugin, binding) = world.plugins.find(target, plugin).ok_or_else(missing)?;
     let (generation, config) = build(world, subject).map_err(|message| fault(FaultClass::Invalid, message))?;
-    Ok(Prepared { plugin, binding, generation, context: Default::default(), config, target: target.to_owned() })
+    Ok(Prepared {
+        plugin,
+        binding,
+        generation,
+        context: Default::default(),
+        config,
+        target: target.to_owned(),
+    })
 }
 
 /// The whole generation from the ledger's blobs: neither Git nor registry is needed.
 fn build(world: &World, subject: &Subject) -> Result<(Generation, Value), String> {
     let text = |error: &dyn std::error::Error| error.to_string();
-    let release = Release::parse(&world.blobs.get(&subject.release.blob()).map_err(|error| text(&error))?).map_err(|error| text(&error))?;
-    let captured: Value = serde_json::from_slice(&world.blobs.get(&subject.captured).map_err(|error| text(&error))?).map_err(|error| text(&error))?;
+    let release =
+        Release::parse(&world.blobs.get(&subject.release.blob()).map_err(|error| text(&error))?).map_err(|error| text(&error))?;
+    let captured: Value = serde_json::from_slice(&world.blobs.get(&subject.captured).map_err(|error| text(&error))?)
+        .map_err(|error| text(&error))?;
     let values: BTreeMap<String, String> = serde_json::from_value(captured["values"].clone()).unwrap_or_default();
     let identity = Identity {
         workload: &subject.workload,
@@ -276,13 +466,25 @@ fn generation(
             Some(blob) => blobs.images(blob)?,
             None => Vec::new(),
         };
-        artifacts.push(Artifact { name: name.clone(), uri: format!("{source}@{digest}"), digest: digest.to_string(), images, payload: Vec::new() });
+        artifacts.push(Artifact {
+            name: name.clone(),
+            uri: format!("{source}@{digest}"),
+            digest: digest.to_string(),
+            images,
+            payload: Vec::new(),
+        });
     }
-    let uris = artifacts.iter().map(|artifact| (artifact.name.clone(), artifact.uri.clone())).collect();
+    let uris = artifacts
+        .iter()
+        .map(|artifact| (artifact.name.clone(), artifact.uri.clone()))
+        .collect();
     let template = fill(&release.template, values, &uris).map_err(|error| error.to_string())?;
     let files = release.files.iter().map(|(path, digest)| {
         let body = blobs.get(digest).map_err(|error| error.to_string())?;
-        Ok(FileBody { path: path.clone(), body })
+        Ok(FileBody {
+            path: path.clone(),
+            body,
+        })
     });
     let stamps = [
         ("owner", identity.owner.to_owned()),
@@ -302,7 +504,13 @@ fn generation(
         artifacts,
         template: template.to_string(),
         files: files.collect::<Result<_, String>>()?,
-        stamps: stamps.into_iter().map(|(name, value)| Stamp { name: name.into(), value }).collect(),
+        stamps: stamps
+            .into_iter()
+            .map(|(name, value)| Stamp {
+                name: name.into(),
+                value,
+            })
+            .collect(),
         drain_ms: identity.drain_ms,
     })
 }
@@ -314,7 +522,10 @@ pub(super) fn call(world: &World, engine: &Engine, call: Durable<Call>) {
         Verb::Launch { generation, .. } | Verb::Scale { generation, .. } | Verb::Retire { generation, .. } => vec![*generation],
         Verb::Route { shares, .. } => shares.iter().map(|share| share.number).collect(),
     };
-    let subjects: Option<Vec<Subject>> = numbers.iter().map(|number| engine.state().subject(&call.workload, &call.target, *number)).collect();
+    let subjects: Option<Vec<Subject>> = numbers
+        .iter()
+        .map(|number| engine.state().subject(&call.workload, &call.target, *number))
+        .collect();
     let world = world.clone();
     tokio::spawn(async move {
         let slots = slots(&world, &call.target);
@@ -323,8 +534,22 @@ pub(super) fn call(world: &World, engine: &Engine, call: Durable<Call>) {
             Some(subjects) => perform(&world, &call, &subjects).await,
             None => (Err(fault(FaultClass::Internal, "the generation is not in State")), Vec::new()),
         };
-        let Call { workload, target, intent, .. } = call;
-        send(&world, Input::Called { workload, target, intent, outcome, sent });
+        let Call {
+            workload,
+            target,
+            intent,
+            ..
+        } = call;
+        send(
+            &world,
+            Input::Called {
+                workload,
+                target,
+                intent,
+                outcome,
+                sent,
+            },
+        );
     });
 }
 
@@ -336,7 +561,9 @@ async fn perform(world: &World, call: &Call, subjects: &[Subject]) -> (Result<Pr
             Err(fault) => return (Err(fault), Vec::new()),
         }
     }
-    let Some(first) = prepared.first() else { return (Err(fault(FaultClass::Internal, "a verb without a generation")), Vec::new()) };
+    let Some(first) = prepared.first() else {
+        return (Err(fault(FaultClass::Internal, "a verb without a generation")), Vec::new());
+    };
     let options = first.options(world, call.fence, &call.deploy_id, call.resume.clone());
     let plugin = &first.plugin;
     let report = match &call.verb {
@@ -347,7 +574,11 @@ async fn perform(world: &World, call: &Call, subjects: &[Subject]) -> (Result<Pr
             let entries: Vec<RouteEntry> = prepared
                 .iter()
                 .zip(shares)
-                .map(|(one, share)| RouteEntry { generation: one.generation.clone(), live: share.live, lead: share.number == *lead })
+                .map(|(one, share)| RouteEntry {
+                    generation: one.generation.clone(),
+                    live: share.live,
+                    lead: share.number == *lead,
+                })
                 .collect();
             plugin.route(&options, &entries).await
         }

@@ -104,19 +104,27 @@ struct LedgerClock {
 impl LedgerClock {
     #[allow(clippy::disallowed_methods, reason = "the Clock adapter")]
     fn start(base: Millis) -> Self {
-        Self { base, begun: Instant::now() }
+        Self {
+            base,
+            begun: Instant::now(),
+        }
     }
     fn t(&self) -> Millis {
         self.base + self.begun.elapsed().as_millis() as u64
     }
     fn now(&self) -> Now {
-        Now { t: self.t(), wall_ms: wall_ms() }
+        Now {
+            t: self.t(),
+            wall_ms: wall_ms(),
+        }
     }
 }
 
 #[allow(clippy::disallowed_methods, reason = "the Clock adapter")]
 pub(crate) fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
 /// 8 of a-z0-9, made once for a ledger.
@@ -130,7 +138,12 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
     let dir = operator.ledger_dir();
     let (mut ledger, boot) = Ledger::open(&dir, Options::default())?;
     if let Some(loss) = &boot.loss {
-        tracing::error!(first_damaged = loss.first_damaged_seq, file = loss.file, what = loss.what, "LEDGER_LOSS");
+        tracing::error!(
+            first_damaged = loss.first_damaged_seq,
+            file = loss.file,
+            what = loss.what,
+            "LEDGER_LOSS"
+        );
         return Err(ShellError::Loss(loss.first_damaged_seq));
     }
     if boot.cut_bytes > 0 {
@@ -143,9 +156,16 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
     let plugins = Arc::new(PluginSet::load(&operator)?);
     let registries = Arc::new(Registries::new(&operator.registries)?);
     let reader = ledger.reader();
-    let index = Indexer::spawn(&dir.join("index"), reader.clone()).map_err(|source| ShellError::Start { what: "the index", source })?;
+    let index = Indexer::spawn(&dir.join("index"), reader.clone()).map_err(|source| ShellError::Start {
+        what: "the index",
+        source,
+    })?;
     index.wake();
-    let owner = if state.owner.is_empty() { new_owner(format!("{}{}{}", wall_ms(), std::process::id(), dir.display()).as_bytes()) } else { state.owner.clone() };
+    let owner = if state.owner.is_empty() {
+        new_owner(format!("{}{}{}", wall_ms(), std::process::id(), dir.display()).as_bytes())
+    } else {
+        state.owner.clone()
+    };
     let term = Term {
         binary: env!("CARGO_PKG_VERSION").into(),
         planner: PLANNER_VERSION,
@@ -158,7 +178,10 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
     };
     let (events, inbox) = mpsc::unbounded_channel();
     let socket = operator.socket();
-    let api = crate::api::serve(&socket, events.clone()).map_err(|source| ShellError::Socket { path: socket.clone(), source })?;
+    let api = crate::api::serve(&socket, events.clone()).map_err(|source| ShellError::Socket {
+        path: socket.clone(),
+        source,
+    })?;
     let world = World {
         events: events.clone(),
         plugins: plugins.clone(),
@@ -172,7 +195,10 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
     let clock = LedgerClock::start(engine.state().t);
     let snapshot_at = engine.state().size + SNAPSHOT_ENTRIES;
     let (poke, pokes) = mpsc::channel(1);
-    let writer = Writer::spawn(ledger).map_err(|source| ShellError::Start { what: "the ledger's writer", source })?;
+    let writer = Writer::spawn(ledger).map_err(|source| ShellError::Start {
+        what: "the ledger's writer",
+        source,
+    })?;
     let mut shell = Shell {
         engine,
         writer,
@@ -206,7 +232,12 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
 
 fn stop_on_signal(events: mpsc::UnboundedSender<Event>) -> Result<tokio::task::JoinHandle<()>, ShellError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let start = |kind| signal(kind).map_err(|source| ShellError::Start { what: "signal handling", source });
+    let start = |kind| {
+        signal(kind).map_err(|source| ShellError::Start {
+            what: "signal handling",
+            source,
+        })
+    };
     let (mut terminate, mut interrupt) = (start(SignalKind::terminate())?, start(SignalKind::interrupt())?);
     Ok(tokio::spawn(async move {
         tokio::select! {
@@ -224,7 +255,9 @@ impl Shell {
             if self.stopping && self.in_flight == 0 && self.engine.durable() >= self.engine.state().size {
                 return Ok(());
             }
-            let sleep = self.engine.next_wake().map_or(Duration::from_secs(3600), |t| Duration::from_millis(t.saturating_sub(self.clock.t()).max(1)));
+            let sleep = self.engine.next_wake().map_or(Duration::from_secs(3600), |t| {
+                Duration::from_millis(t.saturating_sub(self.clock.t()).max(1))
+            });
             let stop_at = deadline.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600));
             // Cancel-safe: receiving takes an event only when this arm is the one that completes.
             tokio::select! {
@@ -280,7 +313,10 @@ impl Shell {
         match state_bytes(self.engine.state()) {
             Ok(body) => self.writer.snapshot(self.engine.state().size, body, |outcome| {
                 if let Err(error) = outcome {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "snapshot not written; the next start folds more");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "snapshot not written; the next start folds more"
+                    );
                 }
             }),
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "State cannot be written down"),
@@ -329,7 +365,9 @@ impl Shell {
                     Event::Input(Input::Durable { size: committed.size })
                 }
                 Err(error) => {
-                    let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+                    let source = std::error::Error::source(&error)
+                        .map(|source| format!(": {source}"))
+                        .unwrap_or_default();
                     Event::LedgerFailed(format!("{error}{source}"))
                 }
             };
@@ -369,19 +407,50 @@ fn say(entry: &Entry, epoch: u64) {
     let target = entry.on.target.as_deref().unwrap_or_default();
     let (seq, kind) = (entry.seq, entry.body.kind());
     match &entry.body {
-        Body::Quarantine(q) => tracing::error!(seq, workload, target, deploy, release = q.release.short(), reason = q.reason, message = q.message, "quarantine"),
+        Body::Quarantine(q) => tracing::error!(
+            seq,
+            workload,
+            target,
+            deploy,
+            release = q.release.short(),
+            reason = q.reason,
+            message = q.message,
+            "quarantine"
+        ),
         Body::Result(outcome) if outcome.class.is_some() => {
             let class = outcome.class.map(|class| class.as_str()).unwrap_or_default();
-            tracing::warn!(seq, workload, target, deploy, class, message = outcome.message, "call failed; will retry or turn back");
+            tracing::warn!(
+                seq,
+                workload,
+                target,
+                deploy,
+                class,
+                message = outcome.message,
+                "call failed; will retry or turn back"
+            );
         }
-        Body::Attempt(change) => tracing::info!(seq, workload, target, deploy, change = %serde_json::to_value(change).unwrap_or_default(), "attempt"),
+        Body::Attempt(change) => {
+            tracing::info!(seq, workload, target, deploy, change = %serde_json::to_value(change).unwrap_or_default(), "attempt")
+        }
         Body::Rollout(change) => {
             let to = serde_json::to_value(change.to).unwrap_or_default();
             tracing::info!(seq, workload, release = change.release.short(), %to, reason = change.reason, message = change.message, "rollout");
         }
         Body::Intent(intent) => tracing::info!(seq, workload, target, deploy, verb = intent.verb.name(), "intent"),
-        Body::TagMoved(moved) => tracing::warn!(seq, workload, reference = moved.reference, seen = moved.seen.as_str(), "tag moved; nothing is deployed"),
-        Body::Source(source) => tracing::info!(seq, commit = source.new, problems = source.problems.len(), adopted = source.adopted, "revision"),
+        Body::TagMoved(moved) => tracing::warn!(
+            seq,
+            workload,
+            reference = moved.reference,
+            seen = moved.seen.as_str(),
+            "tag moved; nothing is deployed"
+        ),
+        Body::Source(source) => tracing::info!(
+            seq,
+            commit = source.new,
+            problems = source.problems.len(),
+            adopted = source.adopted,
+            "revision"
+        ),
         _ => tracing::debug!(seq, kind, workload, target, deploy, "entry"),
     }
 }

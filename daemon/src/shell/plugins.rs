@@ -12,7 +12,11 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum PluginsError {
     #[error("plugin {name}: {} cannot be read", file.display())]
-    Read { name: String, file: PathBuf, source: std::io::Error },
+    Read {
+        name: String,
+        file: PathBuf,
+        source: std::io::Error,
+    },
     #[error("plugin {name}: the file has digest {actual}, the configuration says {expected}")]
     Digest { name: String, expected: Digest, actual: Digest },
     #[error(transparent)]
@@ -32,15 +36,27 @@ impl PluginSet {
     pub fn load(operator: &Operator) -> Result<Self, PluginsError> {
         let cache = operator.data.join("compiled");
         let host = PluginHost::new(Limits::default(), private_dir(&cache).then_some(cache))?;
-        let mut set = Self { plugins: BTreeMap::new(), names: BTreeMap::new(), bindings: Vec::new() };
+        let mut set = Self {
+            plugins: BTreeMap::new(),
+            names: BTreeMap::new(),
+            bindings: Vec::new(),
+        };
         for (name, bytes) in crate::builtin::plugins() {
             set.insert(name, host.load(name, bytes)?);
         }
         for (name, config) in &operator.plugins {
-            let bytes = std::fs::read(&config.file).map_err(|source| PluginsError::Read { name: name.clone(), file: config.file.clone(), source })?;
+            let bytes = std::fs::read(&config.file).map_err(|source| PluginsError::Read {
+                name: name.clone(),
+                file: config.file.clone(),
+                source,
+            })?;
             let actual = Digest::of(&bytes);
             if actual != config.digest {
-                return Err(PluginsError::Digest { name: name.clone(), expected: config.digest.clone(), actual });
+                return Err(PluginsError::Digest {
+                    name: name.clone(),
+                    expected: config.digest.clone(),
+                    actual,
+                });
             }
             set.insert(name, host.load(name, &bytes)?);
         }
@@ -63,7 +79,10 @@ impl PluginSet {
     /// The plugin of a reference, and what it may reach on this target.
     pub fn find(&self, target: &str, reference: &PluginRef) -> Option<(Arc<Plugin>, Arc<Binding>)> {
         let plugin = self.plugins.get(&reference.digest)?;
-        let binding = self.bindings.iter().find(|(pattern, name, _)| *name == reference.name && matches(pattern, target))?;
+        let binding = self
+            .bindings
+            .iter()
+            .find(|(pattern, name, _)| *name == reference.name && matches(pattern, target))?;
         Some((plugin.clone(), binding.2.clone()))
     }
 }

@@ -26,13 +26,26 @@ pub(super) fn spawn(
     events: mpsc::UnboundedSender<Event>,
     mut pokes: mpsc::Receiver<()>,
 ) -> Result<tokio::task::AbortHandle, ShellError> {
-    let start = |source| ShellError::Start { what: "the Git thread", source };
+    let start = |source| ShellError::Start {
+        what: "the Git thread",
+        source,
+    };
     let salt = salt(&operator.data.join("author.salt")).map_err(start)?;
     let source = GitSource::open(&operator.repository, &operator.data.join("git"))?;
-    let reader = Fetcher { source, operator: operator.clone(), known, salt, parsed: BTreeMap::new(), said: None };
+    let reader = Fetcher {
+        source,
+        operator: operator.clone(),
+        known,
+        salt,
+        parsed: BTreeMap::new(),
+        said: None,
+    };
     // libgit2 blocks, so it has a thread of its own; a full queue of one means that a look is coming anyway.
     let (ask, asked) = std_mpsc::sync_channel::<()>(1);
-    std::thread::Builder::new().name("git".into()).spawn(move || reader.run(&asked, &events)).map_err(start)?;
+    std::thread::Builder::new()
+        .name("git".into())
+        .spawn(move || reader.run(&asked, &events))
+        .map_err(start)?;
     let interval = Duration::from_millis(operator.repository.interval.max(1_000));
     let watched = operator.repository.local_path();
     let task = tokio::spawn(async move {
@@ -53,7 +66,11 @@ pub(super) fn spawn(
 
 /// Wakes on changes of refs; what changed is looked up, not believed.
 fn watch(path: &Path, hint: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let git = if path.join(".git").is_dir() { path.join(".git") } else { path.to_owned() };
+    let git = if path.join(".git").is_dir() {
+        path.join(".git")
+    } else {
+        path.to_owned()
+    };
     let mut watcher = notify::recommended_watcher(move |_| {
         // Full means that a look is coming anyway.
         let _ = hint.try_send(());
@@ -62,7 +79,10 @@ fn watch(path: &Path, hint: mpsc::Sender<()>) -> Option<notify::RecommendedWatch
     let refs = watcher.watch(&git.join("refs"), RecursiveMode::Recursive);
     let packed = watcher.watch(&git, RecursiveMode::NonRecursive);
     if let Err(error) = refs.and(packed) {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the repository cannot be watched; it is polled");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the repository cannot be watched; it is polled"
+        );
         return None;
     }
     Some(watcher)
@@ -104,7 +124,11 @@ impl Fetcher {
                 Err(error) => {
                     // The last good revision goes on; the same trouble is said once.
                     if self.said.as_ref() != Some(&error.message) {
-                        tracing::warn!(reason = error.reason(), message = error.message, "Git cannot be read; will retry");
+                        tracing::warn!(
+                            reason = error.reason(),
+                            message = error.message,
+                            "Git cannot be read; will retry"
+                        );
                     }
                     self.said = Some(error.message);
                 }
@@ -135,11 +159,19 @@ impl Fetcher {
             ..Revision::default()
         };
         if !adopted {
-            tracing::error!(commit = head.commit, "the branch was rewritten; nothing of it is taken until `holdfast accept-rewrite`");
+            tracing::error!(
+                commit = head.commit,
+                "the branch was rewritten; nothing of it is taken until `holdfast accept-rewrite`"
+            );
             return Ok(Some(revision));
         }
         let (desired, blobs) = load_desired(&self.source, &head.commit, &self.operator.repository.name, &mut self.parsed)?;
-        revision.problems = desired.problems.iter().filter(|problem| problem.severity == Severity::Error).map(source_problem).collect();
+        revision.problems = desired
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .map(source_problem)
+            .collect();
         revision.workloads = desired.workloads;
         revision.targets = desired.targets;
         revision.unknown_workloads = desired.unknown_workloads;
@@ -151,7 +183,10 @@ impl Fetcher {
     }
 
     fn author(&self, email: &str) -> String {
-        let hash = Sha256::new().chain_update(&self.salt).chain_update(email.trim().to_lowercase()).finalize();
+        let hash = Sha256::new()
+            .chain_update(&self.salt)
+            .chain_update(email.trim().to_lowercase())
+            .finalize();
         holdfast_core::ids::hex(&hash)[..32].to_owned()
     }
 }
@@ -180,7 +215,10 @@ struct TreeFiles<'a> {
 
 impl ConfigFiles for TreeFiles<'_> {
     fn digest(&self, path: &str) -> Result<Digest, String> {
-        let file = self.files.get(path).ok_or_else(|| format!("{path} is not in the repository, or a link"))?;
+        let file = self
+            .files
+            .get(path)
+            .ok_or_else(|| format!("{path} is not in the repository, or a link"))?;
         let bytes = self.source.read(&file.blob).map_err(|error| error.message)?;
         let digest = Digest::of(&bytes);
         self.read.borrow_mut().insert(digest.clone(), bytes);
@@ -198,7 +236,11 @@ pub fn load_desired(
     parsed: &mut BTreeMap<String, (String, ParsedFile)>,
 ) -> Result<(Desired, Blobs), crate::adapters::git::GitError> {
     let tree = source.tree(commit)?;
-    let manifests: Vec<&TreeFile> = tree.files.iter().filter(|file| file.path.ends_with(".yaml") || file.path.ends_with(".yml")).collect();
+    let manifests: Vec<&TreeFile> = tree
+        .files
+        .iter()
+        .filter(|file| file.path.ends_with(".yaml") || file.path.ends_with(".yml"))
+        .collect();
     if parsed.len() > PARSED_KEPT {
         parsed.clear();
     }
@@ -212,11 +254,22 @@ pub fn load_desired(
             Ok(bytes) => {
                 parsed.insert(file.path.clone(), (file.blob.clone(), parse_file(&file.path, &bytes)));
             }
-            Err(error) => problems.push(FileProblem { file: file.path.clone(), code: "unreadable", message: error.message }),
+            Err(error) => problems.push(FileProblem {
+                file: file.path.clone(),
+                code: "unreadable",
+                message: error.message,
+            }),
         }
     }
-    let files = parsed.iter().map(|(path, (_, parsed))| (path.clone(), parsed.clone())).collect();
-    let lookup = TreeFiles { source, files: tree.files.iter().map(|file| (file.path.as_str(), file)).collect(), read: Default::default() };
+    let files = parsed
+        .iter()
+        .map(|(path, (_, parsed))| (path.clone(), parsed.clone()))
+        .collect();
+    let lookup = TreeFiles {
+        source,
+        files: tree.files.iter().map(|file| (file.path.as_str(), file)).collect(),
+        read: Default::default(),
+    };
     let check = |text: &str| Reference::parse(text).map(drop).map_err(|error| error.to_string());
     let desired = assemble(repository, &files, &problems, &lookup, &check);
     Ok((desired, lookup.read.into_inner().into_iter().collect()))

@@ -73,7 +73,11 @@ async fn handle(site: &Arc<Site>, token: &str, stop: &Stop, request: Request<Byt
     if path == "/healthz" {
         return json_answer(StatusCode::OK, &json!({ "ok": true }));
     }
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+    let given = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
     if !given.is_some_and(|given| same(given.as_bytes(), token.as_bytes())) {
         return error(StatusCode::UNAUTHORIZED, "denied", "a bearer token is needed");
     }
@@ -98,7 +102,11 @@ async fn generation(site: &Arc<Site>, stop: &Stop, key: &str, number: u32, rest:
     match (request.method(), rest) {
         (&Method::PUT, []) => match body::<LaunchBody>(request) {
             Ok(launch) => {
-                let writer = Writer { owner: launch.owner, fence: launch.fence, deploy_id: launch.deploy_id.clone() };
+                let writer = Writer {
+                    owner: launch.owner,
+                    fence: launch.fence,
+                    deploy_id: launch.deploy_id.clone(),
+                };
                 let wanted = Generation {
                     name: launch.name,
                     release_id: launch.release_id,
@@ -132,7 +140,10 @@ async fn generation(site: &Arc<Site>, stop: &Stop, key: &str, number: u32, rest:
         (&Method::GET, ["diagnosis"]) => match site.live(key, number) {
             Some(live) => {
                 let (_, reason, message) = phase(&live);
-                json_answer(StatusCode::OK, &json!({ "reason": reason, "message": message, "output": live.output.text() }))
+                json_answer(
+                    StatusCode::OK,
+                    &json!({ "reason": reason, "message": message, "output": live.output.text() }),
+                )
             }
             None => error(StatusCode::NOT_FOUND, "absent", "no such generation"),
         },
@@ -146,11 +157,15 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 fn is_key(text: &str) -> bool {
-    (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn body<T: DeserializeOwned>(request: &Request<Bytes>) -> Result<T, Box<Answer>> {
-    serde_json::from_slice(request.body()).map_err(|problem| Box::new(error(StatusCode::BAD_REQUEST, "invalid", &problem.to_string())))
+    serde_json::from_slice(request.body())
+        .map_err(|problem| Box::new(error(StatusCode::BAD_REQUEST, "invalid", &problem.to_string())))
 }
 
 fn outcome(result: Result<Done, Refused>) -> Answer {
@@ -172,13 +187,17 @@ fn outcome(result: Result<Done, Refused>) -> Answer {
 fn json_answer(status: StatusCode, value: &Value) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 fn text_answer(text: String) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(text)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
     response
 }
 
@@ -209,7 +228,11 @@ fn site_view(site: &Site) -> Value {
         .workloads
         .iter()
         .map(|(key, workload)| {
-            let generations: Vec<Value> = workload.generations.iter().map(|(number, generation)| generation_view(site, key, *number, generation)).collect();
+            let generations: Vec<Value> = workload
+                .generations
+                .iter()
+                .map(|(number, generation)| generation_view(site, key, *number, generation))
+                .collect();
             json!({
                 "key": key, "workload": workload.workload, "fence": workload.fence, "route_fence": workload.route_fence,
                 "shares": workload.shares, "generations": generations,
@@ -226,7 +249,10 @@ fn generation_view(site: &Site, key: &str, number: u32, generation: &Generation)
         Status::Ready(loaded) => loaded.digests.clone(),
         _ => Vec::new(),
     });
-    let address = live.as_ref().and_then(|live| *lock(&live.address)).map(|address| address.to_string());
+    let address = live
+        .as_ref()
+        .and_then(|live| *lock(&live.address))
+        .map(|address| address.to_string());
     json!({
         "number": number, "name": generation.name, "release_id": generation.release_id, "fence": generation.fence,
         "deploy_id": generation.deploy_id, "artifact": generation.artifact, "digest": generation.digest, "digests": digests,
@@ -251,11 +277,28 @@ fn telemetry(live: &Live) -> Value {
 fn metrics(site: &Site) -> String {
     let mut text = String::new();
     let record = site.record();
-    let all = || record.workloads.iter().flat_map(|(key, workload)| workload.generations.keys().map(move |number| (key, *number)));
+    let all = || {
+        record
+            .workloads
+            .iter()
+            .flat_map(|(key, workload)| workload.generations.keys().map(move |number| (key, *number)))
+    };
     let families: [(&str, &str, &str, fn(&Live) -> f64); 3] = [
-        ("holdfast_edge_requests_total", "counter", "Requests answered since the node started", |live| live.counters.requests() as f64),
-        ("holdfast_edge_errors_total", "counter", "Answers of 5xx since the node started", |live| live.counters.errors() as f64),
-        ("holdfast_edge_in_flight", "gauge", "Requests being answered", |live| f64::from(live.counters.in_flight())),
+        (
+            "holdfast_edge_requests_total",
+            "counter",
+            "Requests answered since the node started",
+            |live| live.counters.requests() as f64,
+        ),
+        (
+            "holdfast_edge_errors_total",
+            "counter",
+            "Answers of 5xx since the node started",
+            |live| live.counters.errors() as f64,
+        ),
+        ("holdfast_edge_in_flight", "gauge", "Requests being answered", |live| {
+            f64::from(live.counters.in_flight())
+        }),
     ];
     for (name, kind, help, read) in families {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -265,12 +308,18 @@ fn metrics(site: &Site) -> String {
             }
         }
     }
-    let _ = writeln!(text, "# HELP holdfast_edge_latency_ms Latency quantiles, to within a quarter\n# TYPE holdfast_edge_latency_ms gauge");
+    let _ = writeln!(
+        text,
+        "# HELP holdfast_edge_latency_ms Latency quantiles, to within a quarter\n# TYPE holdfast_edge_latency_ms gauge"
+    );
     for (key, number) in all() {
         let Some(live) = site.live(key, number) else { continue };
         for quantile in ["0.5", "0.95", "0.99"] {
             if let Some(value) = quantile.parse().ok().and_then(|quantile| live.counters.latency_ms(quantile)) {
-                let _ = writeln!(text, "holdfast_edge_latency_ms{{workload=\"{key}\",generation=\"{number}\",quantile=\"{quantile}\"}} {value}");
+                let _ = writeln!(
+                    text,
+                    "holdfast_edge_latency_ms{{workload=\"{key}\",generation=\"{number}\",quantile=\"{quantile}\"}} {value}"
+                );
             }
         }
     }

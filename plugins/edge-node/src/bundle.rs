@@ -26,10 +26,18 @@ pub struct FetchError(pub String);
 
 impl ArtifactSource for holdfast_registry::Registries {
     fn manifest<'a>(&'a self, source: &'a str, digest: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
-        Box::pin(async move { self.fetch_manifest(source, digest).await.map_err(|error| FetchError(error.to_string())) })
+        Box::pin(async move {
+            self.fetch_manifest(source, digest)
+                .await
+                .map_err(|error| FetchError(error.to_string()))
+        })
     }
     fn blob<'a>(&'a self, source: &'a str, digest: &'a str, max_bytes: u64) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
-        Box::pin(async move { self.fetch_blob(source, digest, max_bytes).await.map_err(|error| FetchError(error.to_string())) })
+        Box::pin(async move {
+            self.fetch_blob(source, digest, max_bytes)
+                .await
+                .map_err(|error| FetchError(error.to_string()))
+        })
     }
 }
 
@@ -80,20 +88,29 @@ fn sha256(bytes: &[u8]) -> String {
 
 impl Store {
     pub fn new(dir: &Path, source: Arc<dyn ArtifactSource>, engine: wasmtime::Engine, max_bytes: u64) -> Self {
-        Self { dir: dir.join("blobs"), source, engine, max_bytes }
+        Self {
+            dir: dir.join("blobs"),
+            source,
+            engine,
+            max_bytes,
+        }
     }
 
     pub async fn load(&self, generation: &Generation, output: Output) -> Result<Loaded, Trouble> {
         let mut digests = vec![generation.digest.clone()];
         let mut manifest = self.manifest(generation, &generation.digest).await?;
         if manifest["manifests"].is_array() {
-            let digest = choose_child(&manifest).ok_or_else(|| Trouble::Bundle("its index lists no image for an edge site (wasm, or a single one)".into()))?;
+            let digest = choose_child(&manifest)
+                .ok_or_else(|| Trouble::Bundle("its index lists no image for an edge site (wasm, or a single one)".into()))?;
             manifest = self.manifest(generation, &digest).await?;
             digests.push(digest);
         }
         let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
         let [layer] = layers.as_slice() else {
-            return Err(Trouble::Bundle(format!("a bundle has one layer, this artifact has {}", layers.len())));
+            return Err(Trouble::Bundle(format!(
+                "a bundle has one layer, this artifact has {}",
+                layers.len()
+            )));
         };
         let media_type = layer["mediaType"].as_str().unwrap_or_default().to_owned();
         let digest = layer["digest"].as_str().unwrap_or_default().to_owned();
@@ -106,10 +123,17 @@ impl Store {
                 component::Bundle::load(&engine, &bytes, template, output).map(|bundle| Running::Component(Arc::new(bundle)))
             }
             holdfast_registry::TAR_GZIP_LAYER_TYPE => Files::unpack(&bytes).map(Running::Files),
-            other => Err(format!("layer type {other:?} is neither {} nor {}", holdfast_registry::WASM_LAYER_TYPE, holdfast_registry::TAR_GZIP_LAYER_TYPE)),
+            other => Err(format!(
+                "layer type {other:?} is neither {} nor {}",
+                holdfast_registry::WASM_LAYER_TYPE,
+                holdfast_registry::TAR_GZIP_LAYER_TYPE
+            )),
         });
         let running = running.await.map_err(|_| Trouble::Bundle("loading it crashed".into()))?;
-        Ok(Loaded { running: running.map_err(Trouble::Bundle)?, digests })
+        Ok(Loaded {
+            running: running.map_err(Trouble::Bundle)?,
+            digests,
+        })
     }
 
     async fn manifest(&self, generation: &Generation, digest: &str) -> Result<Value, Trouble> {
@@ -119,7 +143,9 @@ impl Store {
 
     /// From the site's disk if it is there and whole, else from the registry; verified either way.
     async fn bytes(&self, generation: &Generation, digest: &str, manifest: bool) -> Result<Vec<u8>, Trouble> {
-        let hex = digest.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        let hex = digest
+            .strip_prefix("sha256:")
+            .filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
         let hex = hex.ok_or_else(|| Trouble::Bundle(format!("{digest:?} is not a sha256 digest")))?;
         let path = self.dir.join(hex);
         if let Ok(bytes) = tokio::fs::read(&path).await
@@ -147,7 +173,10 @@ impl Store {
             let name = entry.file_name();
             let needed = name.to_str().is_some_and(|name| digests.contains(&format!("sha256:{name}")));
             if !needed && let Err(error) = std::fs::remove_file(entry.path()) {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a bundle that nothing needs could not be removed");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a bundle that nothing needs could not be removed"
+                );
             }
         }
     }

@@ -21,7 +21,11 @@ const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// One engine for the whole node, ticking while it lives.
 pub fn engine() -> wasmtime::Result<Engine> {
     let mut config = Config::new();
-    config.epoch_interruption(true).wasm_memory64(false).wasm_relaxed_simd(false).max_wasm_stack(512 << 10);
+    config
+        .epoch_interruption(true)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false)
+        .max_wasm_stack(512 << 10);
     let engine = Engine::new(&config)?;
     let weak = engine.weak();
     std::thread::Builder::new().name("epoch".into()).spawn(move || {
@@ -66,13 +70,20 @@ impl WasiHttpHooks for NoNetwork {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.hooks,
+        }
     }
 }
 
@@ -135,7 +146,9 @@ impl Bundle {
             http: WasiHttpCtx::new(),
             hooks: NoNetwork,
             table: ResourceTable::new(),
-            limits: MemoryLimit { left_bytes: (self.template.memory_mib as usize) << 20 },
+            limits: MemoryLimit {
+                left_bytes: (self.template.memory_mib as usize) << 20,
+            },
         };
         let mut store = Store::new(self.pre.engine(), guest);
         store.limiter(|guest| &mut guest.limits);
@@ -145,7 +158,11 @@ impl Bundle {
         // Yielding at each tick lets the deadline's timer fire even while the guest only computes.
         store.epoch_deadline_callback(move |_| {
             ticks_left = ticks_left.saturating_sub(1);
-            Ok(if ticks_left == 0 { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+            Ok(if ticks_left == 0 {
+                UpdateDeadline::Interrupt
+            } else {
+                UpdateDeadline::Yield(1)
+            })
         });
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let request = request.map(Full::new);
@@ -153,16 +170,25 @@ impl Bundle {
         let outparam = store.data_mut().http().new_response_outparam(sender)?;
         let proxy = self.pre.instantiate_async(&mut store).await?;
         let run = async {
-            let outcome = proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await;
+            let outcome = proxy
+                .wasi_http_incoming_handler()
+                .call_handle(&mut store, request, outparam)
+                .await;
             // The response body ends when the guest's side of it is dropped with the store.
             drop(store);
             outcome
         };
         let answer = async {
-            let Ok(answer) = receiver.await else { return Ok::<_, wasmtime::Error>(None) };
-            let (parts, body) = answer.map_err(|code| wasmtime::Error::msg(format!("the bundle answered with {code:?}")))?.into_parts();
+            let Ok(answer) = receiver.await else {
+                return Ok::<_, wasmtime::Error>(None);
+            };
+            let (parts, body) = answer
+                .map_err(|code| wasmtime::Error::msg(format!("the bundle answered with {code:?}")))?
+                .into_parts();
             let body = Limited::new(body, RESPONSE_MAX_BYTES).collect().await;
-            let body = body.map_err(|error| wasmtime::Error::msg(format!("its answer broke off: {error}")))?.to_bytes();
+            let body = body
+                .map_err(|error| wasmtime::Error::msg(format!("its answer broke off: {error}")))?
+                .to_bytes();
             Ok::<_, wasmtime::Error>(Some(Response::from_parts(parts, Full::new(body))))
         };
         let (outcome, answer) = tokio::join!(run, answer);

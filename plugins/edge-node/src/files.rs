@@ -29,14 +29,21 @@ impl Files {
             }
             let name = plain_name(&path).ok_or_else(|| format!("{} leads out of the bundle", path.display()))?;
             if !kind.is_file() {
-                return Err(format!("{name} is neither a file nor a directory; links are not allowed in a bundle"));
+                return Err(format!(
+                    "{name} is neither a file nor a directory; links are not allowed in a bundle"
+                ));
             }
             if files.len() >= FILES_MAX {
                 return Err(format!("the bundle has more than {FILES_MAX} files"));
             }
             let mut bytes = Vec::new();
-            entry.take(left + 1).read_to_end(&mut bytes).map_err(|error| format!("{name}: {error}"))?;
-            left = left.checked_sub(bytes.len() as u64).ok_or_else(|| format!("the bundle unpacks to more than {UNPACKED_MAX_BYTES} bytes"))?;
+            entry
+                .take(left + 1)
+                .read_to_end(&mut bytes)
+                .map_err(|error| format!("{name}: {error}"))?;
+            left = left
+                .checked_sub(bytes.len() as u64)
+                .ok_or_else(|| format!("the bundle unpacks to more than {UNPACKED_MAX_BYTES} bytes"))?;
             files.insert(name, Bytes::from(bytes));
         }
         if files.is_empty() {
@@ -51,11 +58,21 @@ impl Files {
         }
         let path = request.uri().path().trim_start_matches('/');
         let index = format!("{}/index.html", path.trim_end_matches('/'));
-        let found = [path, index.trim_start_matches('/')].into_iter().find_map(|name| Some((name, self.0.get(name)?)));
-        let Some((name, bytes)) = found else { return plain(StatusCode::NOT_FOUND, "not found\n") };
-        let body = if request.method() == Method::HEAD { Bytes::new() } else { bytes.clone() };
+        let found = [path, index.trim_start_matches('/')]
+            .into_iter()
+            .find_map(|name| Some((name, self.0.get(name)?)));
+        let Some((name, bytes)) = found else {
+            return plain(StatusCode::NOT_FOUND, "not found\n");
+        };
+        let body = if request.method() == Method::HEAD {
+            Bytes::new()
+        } else {
+            bytes.clone()
+        };
         let mut response = Response::new(Full::new(body));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type(name)));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(content_type(name)));
         response
     }
 }
@@ -120,7 +137,14 @@ mod tests {
             file(b, "a/b.txt", b"text");
         }))
         .unwrap();
-        for (path, status) in [("/", 200), ("/index.html", 200), ("/a/b.txt", 200), ("/a", 404), ("/../index.html", 404), ("/none", 404)] {
+        for (path, status) in [
+            ("/", 200),
+            ("/index.html", 200),
+            ("/a/b.txt", 200),
+            ("/a", 404),
+            ("/../index.html", 404),
+            ("/none", 404),
+        ] {
             let request = Request::get(path).body(Bytes::new()).unwrap();
             assert_eq!(files.handle(&request).status().as_u16(), status, "{path}");
         }
@@ -128,7 +152,11 @@ mod tests {
 
     #[test]
     fn refuses_hostile_archives() {
-        for (name, part) in [("../evil", "leads out"), ("/etc/passwd", "leads out"), ("a/../../b", "leads out")] {
+        for (name, part) in [
+            ("../evil", "leads out"),
+            ("/etc/passwd", "leads out"),
+            ("a/../../b", "leads out"),
+        ] {
             let error = Files::unpack(&archive(|b| file(b, name, b"x"))).unwrap_err();
             assert!(error.contains(part), "{name}: {error}");
         }

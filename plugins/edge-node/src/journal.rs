@@ -30,7 +30,10 @@ pub struct Journal {
 
 impl Journal {
     pub fn open(path: &Path) -> Result<Self, EdgeNodeError> {
-        let at = |source| EdgeNodeError::File { path: path.to_owned(), source };
+        let at = |source| EdgeNodeError::File {
+            path: path.to_owned(),
+            source,
+        };
         let text = match std::fs::read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -46,7 +49,11 @@ impl Journal {
         if !text.is_empty() && !text.ends_with('\n') {
             file.write_all(b"\n").map_err(at)?;
         }
-        Ok(Self { path: path.to_owned(), file, written })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            written,
+        })
     }
 
     /// Durable before the effect is.
@@ -54,7 +61,10 @@ impl Journal {
         if self.written.get(&line.workload).is_some_and(|fence| *fence >= line.fence) {
             return Ok(());
         }
-        let at = |source| EdgeNodeError::File { path: self.path.clone(), source };
+        let at = |source| EdgeNodeError::File {
+            path: self.path.clone(),
+            source,
+        };
         let mut bytes = serde_json::to_vec(line).unwrap_or_default();
         bytes.push(b'\n');
         self.file.write_all(&bytes).map_err(at)?;

@@ -61,13 +61,23 @@ pub enum EdgeNodeError {
 }
 
 /// Runs until `shutdown`, then stops accepting and lets requests in flight end.
-pub async fn run(config: EdgeNodeConfig, source: Arc<dyn ArtifactSource>, shutdown: impl Future<Output = ()> + Send) -> Result<(), EdgeNodeError> {
+pub async fn run(
+    config: EdgeNodeConfig,
+    source: Arc<dyn ArtifactSource>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), EdgeNodeError> {
     let token = read_token(&config.token_file)?;
     let site = site::Site::open(&config, source)?;
     let api = server::bind(config.api).await?;
     let front = server::bind(config.listen).await?;
-    let addresses = Addresses { api: server::local(&api, config.api)?, listen: server::local(&front, config.listen)? };
-    record::write_whole(&config.dir.join("addresses.json"), &serde_json::to_vec(&addresses).unwrap_or_default())?;
+    let addresses = Addresses {
+        api: server::local(&api, config.api)?,
+        listen: server::local(&front, config.listen)?,
+    };
+    record::write_whole(
+        &config.dir.join("addresses.json"),
+        &serde_json::to_vec(&addresses).unwrap_or_default(),
+    )?;
     tracing::info!(api = %addresses.api, listen = %addresses.listen, "edge node listens");
     let stop = server::Stop::default();
     site.resume(&stop).await;
@@ -81,7 +91,14 @@ pub async fn run(config: EdgeNodeConfig, source: Arc<dyn ArtifactSource>, shutdo
 }
 
 fn read_token(path: &PathBuf) -> Result<String, EdgeNodeError> {
-    let text = std::fs::read_to_string(path).map_err(|source| EdgeNodeError::File { path: path.clone(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| EdgeNodeError::File {
+        path: path.clone(),
+        source,
+    })?;
     let token = text.trim().to_owned();
-    if token.is_empty() { Err(EdgeNodeError::NoToken(path.clone())) } else { Ok(token) }
+    if token.is_empty() {
+        Err(EdgeNodeError::NoToken(path.clone()))
+    } else {
+        Ok(token)
+    }
 }

@@ -64,7 +64,12 @@ pub struct Template {
 
 impl Default for Template {
     fn default() -> Self {
-        Self { host: None, memory_mib: 64, timeout_ms: 5_000, concurrency: 64 }
+        Self {
+            host: None,
+            memory_mib: 64,
+            timeout_ms: 5_000,
+            concurrency: 64,
+        }
     }
 }
 
@@ -86,20 +91,32 @@ impl Template {
 impl SiteRecord {
     pub fn load(path: &Path) -> Result<Self, EdgeNodeError> {
         match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| EdgeNodeError::Damaged { path: path.to_owned(), source }),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| EdgeNodeError::Damaged {
+                path: path.to_owned(),
+                source,
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(EdgeNodeError::File { path: path.to_owned(), source }),
+            Err(source) => Err(EdgeNodeError::File {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
     pub fn save(&self, path: &Path) -> Result<(), EdgeNodeError> {
-        let bytes = serde_json::to_vec_pretty(self).map_err(|source| EdgeNodeError::Damaged { path: path.to_owned(), source })?;
+        let bytes = serde_json::to_vec_pretty(self).map_err(|source| EdgeNodeError::Damaged {
+            path: path.to_owned(),
+            source,
+        })?;
         write_whole(path, &bytes)
     }
 }
 
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), EdgeNodeError> {
-    let at = |source| EdgeNodeError::File { path: path.to_owned(), source };
+    let at = |source| EdgeNodeError::File {
+        path: path.to_owned(),
+        source,
+    };
     let aside = path.with_extension("tmp");
     let mut file = File::create(&aside).map_err(at)?;
     file.write_all(bytes).map_err(at)?;

@@ -33,13 +33,19 @@ pub struct Stop {
 
 impl Default for Stop {
     fn default() -> Self {
-        Self { own: Arc::new(watch::Sender::new(false)), parent: None }
+        Self {
+            own: Arc::new(watch::Sender::new(false)),
+            parent: None,
+        }
     }
 }
 
 impl Stop {
     pub fn child(&self) -> Self {
-        Self { parent: Some(self.own.subscribe()), ..Self::default() }
+        Self {
+            parent: Some(self.own.subscribe()),
+            ..Self::default()
+        }
     }
 
     pub fn stop(&self) {
@@ -63,11 +69,15 @@ impl Stop {
 }
 
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, EdgeNodeError> {
-    TcpListener::bind(address).await.map_err(|source| EdgeNodeError::Listen { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| EdgeNodeError::Listen { address, source })
 }
 
 pub fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, EdgeNodeError> {
-    listener.local_addr().map_err(|source| EdgeNodeError::Listen { address, source })
+    listener
+        .local_addr()
+        .map_err(|source| EdgeNodeError::Listen { address, source })
 }
 
 pub async fn serve(listener: TcpListener, stop: Stop, handler: Handler) {
@@ -83,10 +93,15 @@ pub async fn serve(listener: TcpListener, stop: Stop, handler: Handler) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            continue;
+        };
         let handler = handler.clone();
         let service = service_fn(move |request| one(handler.clone(), request));
-        let connection = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).serve_connection(TokioIo::new(stream), service);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // A client that went away is no event.

@@ -86,27 +86,51 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn internal(error: EdgeNodeError) -> Refused {
-    let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+    let cause = std::error::Error::source(&error)
+        .map(|source| format!(": {source}"))
+        .unwrap_or_default();
     Refused::Internal(format!("{error}{cause}"))
 }
 
 impl Site {
     pub fn open(config: &EdgeNodeConfig, source: Arc<dyn ArtifactSource>) -> Result<Arc<Self>, EdgeNodeError> {
-        std::fs::create_dir_all(&config.dir).map_err(|source| EdgeNodeError::File { path: config.dir.clone(), source })?;
+        std::fs::create_dir_all(&config.dir).map_err(|source| EdgeNodeError::File {
+            path: config.dir.clone(),
+            source,
+        })?;
         let record = SiteRecord::load(&config.dir.join("state.json"))?;
         let journal = Journal::open(&config.dir.join("journal.jsonl"))?;
         let engine = component::engine().map_err(|error| EdgeNodeError::Engine(format!("{error:#}")))?;
-        let splits = record.workloads.iter().map(|(key, workload)| (key.clone(), Arc::new(Split::new(&workload.shares)))).collect();
+        let splits = record
+            .workloads
+            .iter()
+            .map(|(key, workload)| (key.clone(), Arc::new(Split::new(&workload.shares))))
+            .collect();
         let store = Store::new(&config.dir, source, engine, config.bundle_max_bytes);
-        let inner = Inner { record, journal, live: BTreeMap::new(), splits };
-        Ok(Arc::new(Self { dir: config.dir.clone(), instance_ip: config.instance_ip, inner: Mutex::new(inner), store }))
+        let inner = Inner {
+            record,
+            journal,
+            live: BTreeMap::new(),
+            splits,
+        };
+        Ok(Arc::new(Self {
+            dir: config.dir.clone(),
+            instance_ip: config.instance_ip,
+            inner: Mutex::new(inner),
+            store,
+        }))
     }
 
     /// Starts what was running before, and serves it before anything else is accepted.
     pub async fn resume(self: &Arc<Self>, stop: &Stop) {
         let all: Vec<(String, u32)> = {
             let inner = lock(&self.inner);
-            inner.record.workloads.iter().flat_map(|(key, workload)| workload.generations.keys().map(|n| (key.clone(), *n))).collect()
+            inner
+                .record
+                .workloads
+                .iter()
+                .flat_map(|(key, workload)| workload.generations.keys().map(|n| (key.clone(), *n)))
+                .collect()
         };
         for (key, number) in all {
             self.start(&key, number, stop).await;
@@ -126,12 +150,21 @@ impl Site {
         let inner = lock(&self.inner);
         let host = host.map(|host| host.split(':').next().unwrap_or(host));
         let wants = |workload: &WorkloadRecord| {
-            let number = workload.shares.iter().max_by_key(|(_, live)| **live).map(|(number, _)| number);
-            number.and_then(|number| workload.generations.get(number)).and_then(|generation| generation.template.host.clone())
+            let number = workload
+                .shares
+                .iter()
+                .max_by_key(|(_, live)| **live)
+                .map(|(number, _)| number);
+            number
+                .and_then(|number| workload.generations.get(number))
+                .and_then(|generation| generation.template.host.clone())
         };
         let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
         let workloads = &inner.record.workloads;
-        let by_host = workloads.iter().find(|(_, workload)| host.is_some() && wants(workload).as_deref() == host).map(|(key, _)| key);
+        let by_host = workloads
+            .iter()
+            .find(|(_, workload)| host.is_some() && wants(workload).as_deref() == host)
+            .map(|(key, _)| key);
         let by_path = || workloads.keys().find(|key| *key == first);
         let only = || if workloads.len() == 1 { workloads.keys().next() } else { None };
         let key = by_host.or_else(by_path).or_else(only)?;
@@ -160,7 +193,9 @@ impl Site {
         }
         let outcome = change(workload)?;
         workload.fence = writer.fence;
-        record.workloads.retain(|_, workload| !workload.generations.is_empty() || !workload.shares.is_empty());
+        record
+            .workloads
+            .retain(|_, workload| !workload.generations.is_empty() || !workload.shares.is_empty());
         inner.journal.write(&line).map_err(internal)?;
         if record != inner.record {
             record.save(&self.dir.join("state.json")).map_err(internal)?;
@@ -181,7 +216,15 @@ impl Site {
         Ok(outcome)
     }
 
-    pub async fn launch(self: &Arc<Self>, key: &str, number: u32, writer: &Writer, workload: &str, wanted: Generation, stop: &Stop) -> Result<Done, Refused> {
+    pub async fn launch(
+        self: &Arc<Self>,
+        key: &str,
+        number: u32,
+        writer: &Writer,
+        workload: &str,
+        wanted: Generation,
+        stop: &Stop,
+    ) -> Result<Done, Refused> {
         if let Some(problem) = wanted.template.problem() {
             return Err(Refused::Invalid(problem));
         }
@@ -190,17 +233,18 @@ impl Site {
             record.workload = workload.to_owned();
             let full = record.generations.len() >= GENERATIONS_MAX;
             match record.generations.get_mut(&number) {
-                Some(known) if known.release_id != wanted.release_id => {
-                    Err(Refused::Conflict(format!("generation {number} is of release {}", known.release_id)))
-                }
+                Some(known) if known.release_id != wanted.release_id => Err(Refused::Conflict(format!(
+                    "generation {number} is of release {}",
+                    known.release_id
+                ))),
                 Some(known) => {
                     known.size = wanted.size;
                     known.fence = writer.fence;
                     Ok(())
                 }
-                None if full => {
-                    Err(Refused::Exhausted(format!("{GENERATIONS_MAX} generations of this workload are on the site already")))
-                }
+                None if full => Err(Refused::Exhausted(format!(
+                    "{GENERATIONS_MAX} generations of this workload are on the site already"
+                ))),
                 None => {
                     record.generations.insert(number, wanted);
                     Ok(())
@@ -208,16 +252,27 @@ impl Site {
             }
         })?;
         self.start(key, number, stop).await;
-        let pulling = self.live(key, number).is_some_and(|live| matches!(*lock(&live.status), Status::Pulling));
+        let pulling = self
+            .live(key, number)
+            .is_some_and(|live| matches!(*lock(&live.status), Status::Pulling));
         Ok(if pulling { Done::Pending } else { Done::Done })
     }
 
-    pub async fn size(self: &Arc<Self>, key: &str, number: u32, writer: &Writer, size: u32, stop: &Stop) -> Result<Done, Refused> {
+    pub async fn size(
+        self: &Arc<Self>,
+        key: &str,
+        number: u32,
+        writer: &Writer,
+        size: u32,
+        stop: &Stop,
+    ) -> Result<Done, Refused> {
         self.change(key, writer, line("size", key, Some(number), writer), |record| {
             let live = record.shares.get(&number).copied().unwrap_or(0);
             let generation = record.generations.get_mut(&number).ok_or_else(|| absent(number))?;
             if size == 0 && live > 0 {
-                return Err(Refused::Conflict(format!("generation {number} has a share of {live}/10000; route it away first")));
+                return Err(Refused::Conflict(format!(
+                    "generation {number} has a share of {live}/10000; route it away first"
+                )));
             }
             generation.size = size.min(1);
             generation.fence = writer.fence;
@@ -236,9 +291,15 @@ impl Site {
     pub fn set_route(&self, key: &str, writer: &Writer, shares: BTreeMap<u32, u32>) -> Result<Done, Refused> {
         let sum: u64 = shares.values().map(|live| u64::from(*live)).sum();
         if sum != 0 && sum != u64::from(FULL) {
-            return Err(Refused::Invalid(format!("shares sum to {sum}; they must sum to {FULL}, or to 0 for off line")));
+            return Err(Refused::Invalid(format!(
+                "shares sum to {sum}; they must sum to {FULL}, or to 0 for off line"
+            )));
         }
-        let live: BTreeMap<u32, u32> = shares.iter().filter(|(_, live)| **live > 0).map(|(number, live)| (*number, *live)).collect();
+        let live: BTreeMap<u32, u32> = shares
+            .iter()
+            .filter(|(_, live)| **live > 0)
+            .map(|(number, live)| (*number, *live))
+            .collect();
         let mut line = line("route", key, None, writer);
         line.shares = shares;
         self.change(key, writer, line, |record| {
@@ -255,7 +316,13 @@ impl Site {
     }
 
     pub fn retire(&self, key: &str, number: u32, writer: &Writer, last: bool) -> Result<Done, Refused> {
-        let Some(known) = self.record().workloads.get(key).and_then(|workload| workload.generations.get(&number)).cloned() else {
+        let Some(known) = self
+            .record()
+            .workloads
+            .get(key)
+            .and_then(|workload| workload.generations.get(&number))
+            .cloned()
+        else {
             return Ok(Done::Done);
         };
         let live = self.live(key, number);
@@ -263,7 +330,9 @@ impl Site {
         self.change(key, writer, line("retire", key, Some(number), writer), |record| {
             let share = record.shares.get(&number).copied().unwrap_or(0);
             if share > 0 && !last {
-                return Err(Refused::Conflict(format!("generation {number} still has a share of {share}/10000")));
+                return Err(Refused::Conflict(format!(
+                    "generation {number} still has a share of {share}/10000"
+                )));
             }
             record.shares.remove(&number);
             Ok(())
@@ -289,7 +358,11 @@ impl Site {
                 Status::Ready(loaded) => loaded.digests.clone(),
                 _ => Vec::new(),
             });
-            let recorded = inner.record.workloads.values().flat_map(|w| w.generations.values().map(|g| g.digest.clone()));
+            let recorded = inner
+                .record
+                .workloads
+                .values()
+                .flat_map(|w| w.generations.values().map(|g| g.digest.clone()));
             recorded.chain(running).collect::<BTreeSet<_>>()
         };
         self.store.keep_only(&needed);
@@ -300,7 +373,15 @@ impl Site {
     async fn start(self: &Arc<Self>, key: &str, number: u32, stop: &Stop) {
         let (generation, live) = {
             let mut inner = lock(&self.inner);
-            let Some(generation) = inner.record.workloads.get(key).and_then(|w| w.generations.get(&number)).cloned() else { return };
+            let Some(generation) = inner
+                .record
+                .workloads
+                .get(key)
+                .and_then(|w| w.generations.get(&number))
+                .cloned()
+            else {
+                return;
+            };
             let id = (key.to_owned(), number);
             let live = inner.live.entry(id).or_insert_with(|| {
                 Arc::new(Live {
@@ -366,7 +447,10 @@ impl Site {
             Err(_) => match server::bind(SocketAddr::new(self.instance_ip, 0)).await {
                 Ok(listener) => listener,
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a generation has no address of its own");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a generation has no address of its own"
+                    );
                     return;
                 }
             },
@@ -375,7 +459,12 @@ impl Site {
         *lock(&live.address) = Some(address);
         if address.port() != generation.port {
             let mut inner = lock(&self.inner);
-            if let Some(known) = inner.record.workloads.get_mut(key).and_then(|w| w.generations.get_mut(&number)) {
+            if let Some(known) = inner
+                .record
+                .workloads
+                .get_mut(key)
+                .and_then(|w| w.generations.get_mut(&number))
+            {
                 known.port = address.port();
                 if let Err(error) = inner.record.save(&self.dir.join("state.json")) {
                     tracing::warn!(error = &error as &dyn std::error::Error, "the port is not remembered");
@@ -393,12 +482,28 @@ fn absent(number: u32) -> Refused {
 }
 
 fn line(verb: &str, key: &str, generation: Option<u32>, writer: &Writer) -> JournalLine {
-    JournalLine { fence: writer.fence, verb: verb.into(), workload: key.into(), generation, deploy_id: writer.deploy_id.clone(), shares: BTreeMap::new() }
+    JournalLine {
+        fence: writer.fence,
+        verb: verb.into(),
+        workload: key.into(),
+        generation,
+        deploy_id: writer.deploy_id.clone(),
+        shares: BTreeMap::new(),
+    }
 }
 
 /// Hash of what nobody may edit.
 pub fn fingerprint(generation: &Generation) -> String {
-    let content = (&generation.release_id, &generation.digest, &generation.template, &generation.stamps);
+    let content = (
+        &generation.release_id,
+        &generation.digest,
+        &generation.template,
+        &generation.stamps,
+    );
     let bytes = serde_json::to_vec(&content).unwrap_or_default();
-    Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

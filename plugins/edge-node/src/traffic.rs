@@ -23,13 +23,18 @@ pub struct Split(Mutex<Vec<(u32, i64, i64)>>);
 
 impl Split {
     pub fn new(shares: &BTreeMap<u32, u32>) -> Self {
-        Self(Mutex::new(shares.iter().map(|(number, live)| (*number, i64::from(*live), 0)).collect()))
+        Self(Mutex::new(
+            shares.iter().map(|(number, live)| (*number, i64::from(*live), 0)).collect(),
+        ))
     }
 
     /// New weights; counters go on for those that stay, so that a repeat of the same weights disturbs nothing.
     pub fn set(&self, shares: &BTreeMap<u32, u32>) {
         let mut entries = lock(&self.0);
-        let same = entries.len() == shares.len() && entries.iter().all(|(number, live, _)| shares.get(number).map(|s| i64::from(*s)) == Some(*live));
+        let same = entries.len() == shares.len()
+            && entries
+                .iter()
+                .all(|(number, live, _)| shares.get(number).map(|s| i64::from(*s)) == Some(*live));
         if !same {
             *entries = shares.iter().map(|(number, live)| (*number, i64::from(*live), 0)).collect();
         }
@@ -95,7 +100,9 @@ impl Counters {
     }
 
     fn done(&self, error: bool, elapsed_us: f64) {
-        let bucket = (0..BUCKETS - 1).find(|index| elapsed_us <= bucket_bound_us(*index)).unwrap_or(BUCKETS - 1);
+        let bucket = (0..BUCKETS - 1)
+            .find(|index| elapsed_us <= bucket_bound_us(*index))
+            .unwrap_or(BUCKETS - 1);
         self.latency[bucket].fetch_add(1, Ordering::Relaxed);
         if error {
             self.errors.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +160,8 @@ async fn answer(number: u32, release: &str, concurrency: u32, live: &Live, reque
             bad_gateway()
         }),
     };
-    live.counters.done(response.status().is_server_error(), begun.elapsed().as_micros() as f64);
+    live.counters
+        .done(response.status().is_server_error(), begun.elapsed().as_micros() as f64);
     response.headers_mut().insert(GENERATION, HeaderValue::from(number));
     if let Ok(release) = HeaderValue::from_str(release.get(..12).unwrap_or(release)) {
         response.headers_mut().insert(RELEASE, release);
@@ -170,11 +178,25 @@ pub fn front_handler(site: Arc<Site>) -> Handler {
             let Some((key, split)) = site.route(host, request.uri().path()) else {
                 return plain(StatusCode::NOT_FOUND, "no workload answers here\n");
             };
-            let Some(number) = split.pick() else { return plain(StatusCode::SERVICE_UNAVAILABLE, "off line\n") };
+            let Some(number) = split.pick() else {
+                return plain(StatusCode::SERVICE_UNAVAILABLE, "off line\n");
+            };
             let record = site.record();
-            let generation = record.workloads.get(&key).and_then(|workload| workload.generations.get(&number));
+            let generation = record
+                .workloads
+                .get(&key)
+                .and_then(|workload| workload.generations.get(&number));
             match (generation, site.live(&key, number)) {
-                (Some(generation), Some(live)) => answer(number, &generation.release_id, generation.template.concurrency, &live, request).await,
+                (Some(generation), Some(live)) => {
+                    answer(
+                        number,
+                        &generation.release_id,
+                        generation.template.concurrency,
+                        &live,
+                        request,
+                    )
+                    .await
+                }
                 _ => plain(StatusCode::SERVICE_UNAVAILABLE, "gone\n"),
             }
         })
@@ -190,7 +212,9 @@ pub fn instance_handler(number: u32, generation: Generation, live: Arc<Live>) ->
                 Status::Ready(loaded) => Some(loaded.clone()),
                 _ => None,
             };
-            let Some(loaded) = loaded else { return plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n") };
+            let Some(loaded) = loaded else {
+                return plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n");
+            };
             let mut response = loaded.handle(request).await.unwrap_or_else(|trouble| {
                 live.output.line(&trouble);
                 bad_gateway()
@@ -210,7 +234,11 @@ mod tests {
 
     #[test]
     fn shares_are_exact() {
-        for (shares, picks) in [(vec![(1, 9_000), (2, 1_000)], 100), (vec![(1, 5_000), (2, 5_000)], 10), (vec![(1, 3_333), (2, 6_667)], 10_000)] {
+        for (shares, picks) in [
+            (vec![(1, 9_000), (2, 1_000)], 100),
+            (vec![(1, 5_000), (2, 5_000)], 10),
+            (vec![(1, 3_333), (2, 6_667)], 10_000),
+        ] {
             let shares: BTreeMap<u32, u32> = shares.into_iter().collect();
             let split = Split::new(&shares);
             let mut seen: BTreeMap<u32, u32> = BTreeMap::new();
@@ -230,7 +258,11 @@ mod tests {
         assert_eq!(counters.latency_ms(0.5), None);
         (0..99).for_each(|_| counters.done(false, 900.0));
         counters.done(true, 90_000.0);
-        let (p50, p99, max) = (counters.latency_ms(0.5).unwrap(), counters.latency_ms(0.99).unwrap(), counters.latency_ms(1.0).unwrap());
+        let (p50, p99, max) = (
+            counters.latency_ms(0.5).unwrap(),
+            counters.latency_ms(0.99).unwrap(),
+            counters.latency_ms(1.0).unwrap(),
+        );
         assert!((0.9..1.2).contains(&p50) && (0.9..1.2).contains(&p99) && max > 80.0);
         assert_eq!((counters.requests(), counters.errors()), (100, 1));
     }

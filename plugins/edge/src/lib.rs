@@ -5,8 +5,9 @@
 mod site;
 
 use holdfast_plugin::{
-    Abilities, Context, Diagnosis, Endpoint, Evidence, Excerpt, Fault, Generation, GenerationState, Instance, Page, Problem, Progress, Proof, Query,
-    Report, RouteEntry, RouteState, Routing, Sample, Share, Sizing, Target, Telemetry, config, export_target, template,
+    Abilities, Context, Diagnosis, Endpoint, Evidence, Excerpt, Fault, Generation, GenerationState, Instance, Page, Problem,
+    Progress, Proof, Query, Report, RouteEntry, RouteState, Routing, Sample, Share, Sizing, Target, Telemetry, config,
+    export_target, template,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -34,7 +35,11 @@ struct Edge;
 export_target!(Edge);
 
 fn problem(at: &str, message: String) -> Problem {
-    Problem { at: at.into(), message, hint: String::new() }
+    Problem {
+        at: at.into(),
+        message,
+        hint: String::new(),
+    }
 }
 
 fn generation_path(subject: &Generation) -> String {
@@ -48,7 +53,10 @@ impl Target for Edge {
             problems.push(problem("/config", message));
         }
         match template::<Template>(&subject.template) {
-            Err(problem) => problems.push(Problem { hint: "an edge template knows host, memory_mib, timeout_ms and concurrency".into(), ..problem }),
+            Err(problem) => problems.push(Problem {
+                hint: "an edge template knows host, memory_mib, timeout_ms and concurrency".into(),
+                ..problem
+            }),
             Ok(template) => {
                 let limits = [
                     ("memory_mib", template.memory_mib, 1, 512),
@@ -57,16 +65,25 @@ impl Target for Edge {
                 ];
                 for (name, value, least, most) in limits {
                     if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
-                        problems.push(problem(&format!("/template/{name}"), format!("{value} is not in {least} to {most}")));
+                        problems.push(problem(
+                            &format!("/template/{name}"),
+                            format!("{value} is not in {least} to {most}"),
+                        ));
                     }
                 }
             }
         }
         if subject.artifacts.len() != 1 {
-            problems.push(problem("/template", format!("an edge workload has one artifact, this one has {}", subject.artifacts.len())));
+            problems.push(problem(
+                "/template",
+                format!("an edge workload has one artifact, this one has {}", subject.artifacts.len()),
+            ));
         }
         if !subject.files.is_empty() {
-            problems.push(problem("/template", "an edge bundle carries its own files; config.files has no place here".into()));
+            problems.push(problem(
+                "/template",
+                "an edge bundle carries its own files; config.files has no place here".into(),
+            ));
         }
         let abilities = Abilities {
             routing: Routing::Weighted,
@@ -84,12 +101,26 @@ impl Target for Edge {
 
     fn observe(_: Context, query: Query) -> Result<Page, Fault> {
         let site: SiteView = SITE.get("/v1/site")?;
-        let mut page = Page { owner: site.owner, high_fence: site.high_fence, generations: vec![], routes: vec![], strangers: vec![], more: None };
+        let mut page = Page {
+            owner: site.owner,
+            high_fence: site.high_fence,
+            generations: vec![],
+            routes: vec![],
+            strangers: vec![],
+            more: None,
+        };
         for workload in site.workloads {
             if query.workload.as_ref().is_some_and(|wanted| *wanted != workload.workload) {
                 continue;
             }
-            let shares = workload.shares.iter().map(|(number, live)| Share { number: *number, live: *live }).collect();
+            let shares = workload
+                .shares
+                .iter()
+                .map(|(number, live)| Share {
+                    number: *number,
+                    live: *live,
+                })
+                .collect();
             page.routes.push(RouteState {
                 workload: workload.workload.clone(),
                 fence: workload.route_fence,
@@ -141,7 +172,8 @@ impl Target for Edge {
         let Some((source, digest)) = artifact.uri.split_once('@') else {
             return Err(Fault::Invalid(format!("artifact {} has no digest in its uri", artifact.name)));
         };
-        let template: serde_json::Value = serde_json::from_str(&subject.template).map_err(|error| Fault::Invalid(error.to_string()))?;
+        let template: serde_json::Value =
+            serde_json::from_str(&subject.template).map_err(|error| Fault::Invalid(error.to_string()))?;
         let stamps: std::collections::BTreeMap<_, _> = subject.stamps.iter().map(|stamp| (&stamp.name, &stamp.value)).collect();
         let body = json!({
             "owner": ctx.owner, "fence": ctx.fence, "deploy_id": ctx.deploy_id,
@@ -158,8 +190,11 @@ impl Target for Edge {
     }
 
     fn route(ctx: Context, entries: Vec<RouteEntry>) -> Result<Progress, Fault> {
-        let Some(first) = entries.first() else { return Err(Fault::Invalid("a route needs generations".into())) };
-        let shares: std::collections::BTreeMap<u32, u32> = entries.iter().map(|entry| (entry.generation.number, entry.live)).collect();
+        let Some(first) = entries.first() else {
+            return Err(Fault::Invalid("a route needs generations".into()));
+        };
+        let shares: std::collections::BTreeMap<u32, u32> =
+            entries.iter().map(|entry| (entry.generation.number, entry.live)).collect();
         let body = json!({ "owner": ctx.owner, "fence": ctx.fence, "deploy_id": ctx.deploy_id, "shares": shares });
         done(SITE.put(&format!("/v1/workloads/{}/route", first.generation.key), &body)?)
     }
@@ -180,7 +215,11 @@ impl Telemetry for Edge {
 impl Diagnosis for Edge {
     fn explain(_: Context, subject: Generation) -> Result<Vec<Excerpt>, Fault> {
         let diagnosis: site::Diagnosis = SITE.get(&format!("{}/diagnosis", generation_path(&subject)))?;
-        let excerpt = |source: &str, text: String| Excerpt { instance: subject.name.clone(), source: source.into(), text };
+        let excerpt = |source: &str, text: String| Excerpt {
+            instance: subject.name.clone(),
+            source: source.into(),
+            text,
+        };
         let mut excerpts = vec![];
         if is_reading_ok(&diagnosis.message) {
             excerpts.push(excerpt("status", format!("{}: {}", diagnosis.reason, diagnosis.message)));

@@ -74,7 +74,11 @@ pub fn is_reading_ok(text: &str) -> bool {
 /// Done, pending, or the fault that the site's error class stands for.
 pub fn done(answer: Answer) -> Result<Progress, Fault> {
     match answer.status {
-        202 => Ok(Progress::Pending(Wait { resume: String::new(), after_ms: ASK_AGAIN_MS, message: "the site is at it".into() })),
+        202 => Ok(Progress::Pending(Wait {
+            resume: String::new(),
+            after_ms: ASK_AGAIN_MS,
+            message: "the site is at it".into(),
+        })),
         200..=299 => Ok(Progress::Done),
         status => {
             let Ok(refusal) = serde_json::from_slice::<Refusal>(&answer.body) else {

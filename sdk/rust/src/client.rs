@@ -18,7 +18,8 @@ pub struct Answer {
 
 impl Answer {
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Fault> {
-        serde_json::from_slice(&self.body).map_err(|error| Fault::Unavailable(format!("the endpoint's answer is not what was expected: {error}")))
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Fault::Unavailable(format!("the endpoint's answer is not what was expected: {error}")))
     }
 
     /// The first 300 characters of the body, for messages.
@@ -50,13 +51,28 @@ impl Endpoint {
     }
 
     fn send(&self, method: &str, path: &str, body: Content) -> Result<Answer, Fault> {
-        let mut headers = vec![Header { name: "accept".into(), value: "application/json".into() }];
+        let mut headers = vec![Header {
+            name: "accept".into(),
+            value: "application/json".into(),
+        }];
         if !matches!(body, Content::Empty) {
-            headers.push(Header { name: "content-type".into(), value: "application/json".into() });
+            headers.push(Header {
+                name: "content-type".into(),
+                value: "application/json".into(),
+            });
         }
-        let request = Request { method: method.into(), path: path.into(), headers, body, timeout_ms: 0 };
+        let request = Request {
+            method: method.into(),
+            path: path.into(),
+            headers,
+            body,
+            timeout_ms: 0,
+        };
         match send(self.alias, &request) {
-            Ok(response) => Ok(Answer { status: response.status as u16, body: response.body }),
+            Ok(response) => Ok(Answer {
+                status: response.status as u16,
+                body: response.body,
+            }),
             Err(Fail::Denied(message)) => Err(Fault::Denied(message)),
             Err(Fail::Unreachable(message)) => Err(Fault::Unavailable(message)),
             Err(Fail::Lost(message)) => Err(Fault::Unavailable(format!("sent, but no answer came: {message}"))),

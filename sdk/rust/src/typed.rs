@@ -7,8 +7,16 @@ fn problem(at: &str, error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     // serde_json appends its own line and column, which are those of a text that nobody wrote.
     let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
-    let pointer = message.split('`').nth(1).filter(|_| message.starts_with("unknown field")).map_or(at.to_owned(), |field| format!("{at}/{field}"));
-    Problem { at: pointer, message, hint: String::new() }
+    let pointer = message
+        .split('`')
+        .nth(1)
+        .filter(|_| message.starts_with("unknown field"))
+        .map_or(at.to_owned(), |field| format!("{at}/{field}"));
+    Problem {
+        at: pointer,
+        message,
+        hint: String::new(),
+    }
 }
 
 /// The target's config; for verbs other than `check`, where a problem is a fault.

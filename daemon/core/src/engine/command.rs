@@ -19,13 +19,19 @@ pub struct CommandRequest {
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Wish {
     /// `to`: the beginning of a release id; none: the release proven before the present one.
-    Rollback { to: Option<String> },
+    Rollback {
+        to: Option<String>,
+    },
     Pause,
     Resume,
     Abort,
     Advance,
-    Lift { release: String },
-    AcceptRewrite { commit: String },
+    Lift {
+        release: String,
+    },
+    AcceptRewrite {
+        commit: String,
+    },
     AllowRemovals,
 }
 
@@ -46,13 +52,19 @@ pub struct Refusal {
 }
 
 fn refuse<T>(reason: &str, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { reason: reason.into(), message: message.into() })
+    Err(Refusal {
+        reason: reason.into(),
+        message: message.into(),
+    })
 }
 
 impl Engine {
     pub(super) fn take_command(&mut self, token: Token, request: CommandRequest) {
         if self.state.command_keys.contains(&request.key) {
-            let reply = CommandReply { seq: None, message: "already done".into() };
+            let reply = CommandReply {
+                seq: None,
+                message: "already done".into(),
+            };
             self.out.push(Output::Reply { token, reply: Ok(reply) });
             return;
         }
@@ -61,7 +73,10 @@ impl Engine {
                 self.held_replies.push((seq, token, CommandReply { seq: Some(seq), message }));
                 self.dirty.extend(request.workload);
             }
-            Err(refusal) => self.out.push(Output::Reply { token, reply: Err(refusal) }),
+            Err(refusal) => self.out.push(Output::Reply {
+                token,
+                reply: Err(refusal),
+            }),
         }
     }
 
@@ -85,7 +100,13 @@ impl Engine {
         }
     }
 
-    fn on_workload(&mut self, command: &CommandRequest, wish: &Wish, id: &WorkloadId, workload: &WorkloadState) -> Result<(Seq, String), Refusal> {
+    fn on_workload(
+        &mut self,
+        command: &CommandRequest,
+        wish: &Wish,
+        id: &WorkloadId,
+        workload: &WorkloadState,
+    ) -> Result<(Seq, String), Refusal> {
         let open = || match workload.request.as_ref().filter(|request| request.is_open()) {
             Some(request) => Ok(request.clone()),
             None => refuse("nothing-open", format!("no rollout of {id} is open")),
@@ -93,7 +114,10 @@ impl Engine {
         match wish {
             Wish::Pause => {
                 open()?;
-                Ok((self.record_command(command, CommandVerb::Pause), format!("{id} is paused; what has traffic is still watched")))
+                Ok((
+                    self.record_command(command, CommandVerb::Pause),
+                    format!("{id} is paused; what has traffic is still watched"),
+                ))
             }
             Wish::Resume => {
                 let request = open()?;
@@ -108,12 +132,20 @@ impl Engine {
                 if !workload.units.values().any(|unit| unit.attempt.is_some()) {
                     return refuse("nothing-open", format!("no unit of {id} is at a hold or an analysis"));
                 }
-                Ok((self.record_command(command, CommandVerb::Advance), "the present hold or analysis is over; health still counts".into()))
+                Ok((
+                    self.record_command(command, CommandVerb::Advance),
+                    "the present hold or analysis is over; health still counts".into(),
+                ))
             }
             Wish::Abort => {
                 let request = open()?;
                 let seq = self.record_command(command, CommandVerb::Abort);
-                self.quarantine_request(id, &request, "aborted", &format!("aborted by {}: {}", command.by.id, command.reason));
+                self.quarantine_request(
+                    id,
+                    &request,
+                    "aborted",
+                    &format!("aborted by {}: {}", command.by.id, command.reason),
+                );
                 match workload.proven.iter().rev().find(|release| **release != request.release) {
                     Some(back) => {
                         self.record_rollout(id, &request, RolloutState::Aborted, "aborted", &command.reason);
@@ -149,13 +181,22 @@ impl Engine {
                     return refuse("nothing-held", format!("no removal of {id} is held"));
                 }
                 let workloads = [id.clone()].into();
-                Ok((self.record_command(command, CommandVerb::AllowRemovals { workloads }), format!("{id} may leave")))
+                Ok((
+                    self.record_command(command, CommandVerb::AllowRemovals { workloads }),
+                    format!("{id} may leave"),
+                ))
             }
             Wish::AcceptRewrite { .. } => refuse("no-workload", "accept-rewrite is about the repository, not a workload"),
         }
     }
 
-    fn roll_back(&mut self, command: &CommandRequest, id: &WorkloadId, workload: &WorkloadState, to: Option<&str>) -> Result<(Seq, String), Refusal> {
+    fn roll_back(
+        &mut self,
+        command: &CommandRequest,
+        id: &WorkloadId,
+        workload: &WorkloadState,
+        to: Option<&str>,
+    ) -> Result<(Seq, String), Refusal> {
         let Some(request) = workload.request.clone() else {
             return refuse("nothing-deployed", format!("nothing of {id} was ever requested"));
         };
@@ -163,15 +204,28 @@ impl Engine {
             Some(to) => find_release(workload.proven.iter(), to)?,
             None => match workload.proven.iter().rev().find(|release| **release != request.release) {
                 Some(release) => release.clone(),
-                None => return refuse("no-way-back", format!("no other release of {id} was ever stable on every target")),
+                None => {
+                    return refuse(
+                        "no-way-back",
+                        format!("no other release of {id} was ever stable on every target"),
+                    );
+                }
             },
         };
         if back == request.release && request.is_open() {
-            return refuse("already-wanted", format!("release {} is being rolled out already", back.short()));
+            return refuse(
+                "already-wanted",
+                format!("release {} is being rolled out already", back.short()),
+            );
         }
         let seq = self.record_command(command, CommandVerb::Rollback { to: Some(back.clone()) });
         if back != request.release {
-            self.quarantine_request(id, &request, "rolled-back", &format!("rolled back by {}: {}", command.by.id, command.reason));
+            self.quarantine_request(
+                id,
+                &request,
+                "rolled-back",
+                &format!("rolled back by {}: {}", command.by.id, command.reason),
+            );
         }
         if request.is_open() {
             self.record_rollout(id, &request, RolloutState::Superseded, "rolled-back", &command.reason);
@@ -182,10 +236,20 @@ impl Engine {
 
     fn record_command(&mut self, command: &CommandRequest, verb: CommandVerb) -> Seq {
         let workload = command.workload.clone();
-        let request = workload.as_ref().and_then(|id| self.state.workloads.get(id)?.request.as_ref());
-        let on = On { rollout: request.map(|request| request.id), workload, ..On::default() };
+        let request = workload
+            .as_ref()
+            .and_then(|id| self.state.workloads.get(id)?.request.as_ref());
+        let on = On {
+            rollout: request.map(|request| request.id),
+            workload,
+            ..On::default()
+        };
         let because = request.map(|request| request.seq).into_iter().collect();
-        let body = Command { verb, reason: events::clip(&command.reason, 500), key: events::clip(&command.key, 100) };
+        let body = Command {
+            verb,
+            reason: events::clip(&command.reason, 500),
+            key: events::clip(&command.key, 100),
+        };
         self.append(Draft::new(on, because, Body::Command(body)), command.by.clone())
     }
 
@@ -202,7 +266,10 @@ impl Engine {
     }
 
     fn record_rollout(&mut self, id: &WorkloadId, request: &Request, to: RolloutState, reason: &str, message: &str) {
-        let on = On { rollout: Some(request.id), ..On::workload(id) };
+        let on = On {
+            rollout: Some(request.id),
+            ..On::workload(id)
+        };
         let body = RolloutChange {
             to,
             release: request.release.clone(),
@@ -227,7 +294,10 @@ impl Engine {
             sources: known.map(|known| known.sources.clone()).unwrap_or_default(),
             artifacts: known.map(|known| known.artifacts.clone()).unwrap_or_default(),
         };
-        let on = On { rollout: Some(command), ..On::workload(id) };
+        let on = On {
+            rollout: Some(command),
+            ..On::workload(id)
+        };
         let mut draft = Draft::new(on, vec![command], Body::Rollout(body));
         draft.blobs.insert("release".into(), release.blob());
         for (name, images) in known.iter().flat_map(|known| &known.images) {
@@ -242,7 +312,10 @@ fn find_release<'a>(releases: impl Iterator<Item = &'a ReleaseId>, prefix: &str)
     let found: BTreeSet<&ReleaseId> = releases.filter(|release| release.as_str().starts_with(prefix)).collect();
     match (found.len(), found.first()) {
         (1, Some(release)) if prefix.len() >= 4 => Ok((*release).clone()),
-        (0, _) => refuse("unknown-release", format!("no release that could be meant begins with {prefix:?}")),
+        (0, _) => refuse(
+            "unknown-release",
+            format!("no release that could be meant begins with {prefix:?}"),
+        ),
         _ => refuse("ambiguous-release", format!("{prefix:?} is too short to name one release")),
     }
 }

@@ -30,26 +30,57 @@ impl Engine {
             }
             Input::Revision(revision) => self.take_revision(*revision),
             Input::Durable { size } => self.take_durable(size),
-            Input::Pinned { workload, reference, outcome } => self.take_pinned(workload, reference, outcome),
+            Input::Pinned {
+                workload,
+                reference,
+                outcome,
+            } => self.take_pinned(workload, reference, outcome),
             Input::Observed { target, begun, outcome } => self.take_observed(target, begun, outcome),
-            Input::Checked { workload, target, key, outcome } => {
+            Input::Checked {
+                workload,
+                target,
+                key,
+                outcome,
+            } => {
                 self.asked.remove(&(2, workload.to_string(), target.clone()));
-                let check = Check { key, answer: outcome, t: self.now.t };
+                let check = Check {
+                    key,
+                    answer: outcome,
+                    t: self.now.t,
+                };
                 self.unit_facts_mut(&workload, &target).check = Some(check);
                 self.dirty.insert(workload);
             }
-            Input::Probed { workload, target, generation, failure, answered } => {
+            Input::Probed {
+                workload,
+                target,
+                generation,
+                failure,
+                answered,
+            } => {
                 self.asked.remove(&(3, workload.to_string(), target.clone()));
                 let failure = failure.map(|failure| clip(&failure, MESSAGE_MAX_BYTES));
-                let probe = Probe { generation, t: self.now.t, failure, answered };
+                let probe = Probe {
+                    generation,
+                    t: self.now.t,
+                    failure,
+                    answered,
+                };
                 self.unit_facts_mut(&workload, &target).probe = Some(probe);
                 self.judge_candidate(&workload, &target);
                 self.dirty.insert(workload);
             }
-            Input::Measured { workload, target, samples } => self.take_measured(workload, target, samples),
-            Input::Explained { workload, target, generation, excerpts } => {
-                self.take_explained(workload, target, generation, excerpts)
-            }
+            Input::Measured {
+                workload,
+                target,
+                samples,
+            } => self.take_measured(workload, target, samples),
+            Input::Explained {
+                workload,
+                target,
+                generation,
+                excerpts,
+            } => self.take_explained(workload, target, generation, excerpts),
             Input::Images { blob, accepted } => {
                 self.images_asked.remove(&blob);
                 self.images.insert(blob, accepted);
@@ -62,7 +93,13 @@ impl Engine {
                     self.dirty.insert(workload);
                 }
             }
-            Input::Called { workload, target, intent, outcome, sent } => self.take_called(workload, target, intent, outcome, sent),
+            Input::Called {
+                workload,
+                target,
+                intent,
+                outcome,
+                sent,
+            } => self.take_called(workload, target, intent, outcome, sent),
             Input::Command { token, request } => self.take_command(token, request),
             Input::Tick => {}
         }
@@ -76,17 +113,28 @@ impl Engine {
             }
             self.out.push(Output::Call(Durable(entry.remove())));
         }
-        let (ready, held) = std::mem::take(&mut self.held_replies).into_iter().partition(|(seq, _, _)| *seq < self.durable);
+        let (ready, held) = std::mem::take(&mut self.held_replies)
+            .into_iter()
+            .partition(|(seq, _, _)| *seq < self.durable);
         self.held_replies = held;
         let ready: Vec<(Seq, Token, CommandReply)> = ready;
-        self.out.extend(ready.into_iter().map(|(_, token, reply)| Output::Reply { token, reply: Ok(reply) }));
+        self.out.extend(
+            ready
+                .into_iter()
+                .map(|(_, token, reply)| Output::Reply { token, reply: Ok(reply) }),
+        );
     }
 
     fn take_pinned(&mut self, workload: WorkloadId, reference: String, outcome: Result<Resolved, PinFailure>) {
         self.asked.remove(&(1, workload.to_string(), reference.clone()));
         let now = self.now.t;
         let poll_ms = self.config.tag_poll_ms;
-        let facts = self.pins.entry(workload.clone()).or_default().entry(reference.clone()).or_default();
+        let facts = self
+            .pins
+            .entry(workload.clone())
+            .or_default()
+            .entry(reference.clone())
+            .or_default();
         facts.asked = false;
         match outcome {
             Err(failure) => {
@@ -95,7 +143,11 @@ impl Engine {
                 facts.again_at = now + failure.retry_after_ms.unwrap_or(0).max(backoff_ms(facts.tries));
             }
             Ok(resolved) => {
-                *facts = PinFacts { again_at: now + poll_ms, since: facts.since, ..PinFacts::default() };
+                *facts = PinFacts {
+                    again_at: now + poll_ms,
+                    since: facts.since,
+                    ..PinFacts::default()
+                };
                 self.record_pin(&workload, reference, resolved);
             }
         }
@@ -104,7 +156,9 @@ impl Engine {
 
     /// A reference is pinned once. Afterwards, another digest under the same text is an event and nothing more.
     fn record_pin(&mut self, workload: &WorkloadId, reference: String, resolved: Resolved) {
-        let Some(state) = self.state.workloads.get(workload) else { return };
+        let Some(state) = self.state.workloads.get(workload) else {
+            return;
+        };
         let spec_seq = state.spec_seq;
         match state.pins.get(&reference) {
             None => {
@@ -135,7 +189,10 @@ impl Engine {
                         evidence: resolved.evidence,
                     };
                     let because = vec![pin.seq];
-                    self.append(Draft::new(On::workload(workload), because, Body::TagMoved(body)), By::daemon());
+                    self.append(
+                        Draft::new(On::workload(workload), because, Body::TagMoved(body)),
+                        By::daemon(),
+                    );
                 }
             }
         }
@@ -143,7 +200,11 @@ impl Engine {
 
     /// Looks at the tags of the present manifest again, so that a move is known. Never changes a pin.
     pub(super) fn poll_tags(&mut self, id: &WorkloadId) -> Option<Millis> {
-        let workload = self.state.workloads.get(id).filter(|workload| workload.presence == Some(Presence::Present))?;
+        let workload = self
+            .state
+            .workloads
+            .get(id)
+            .filter(|workload| workload.presence == Some(Presence::Present))?;
         let references: Vec<String> = workload
             .spec
             .as_ref()?
@@ -164,7 +225,10 @@ impl Engine {
                 continue;
             }
             if facts.again_at <= now {
-                self.ask(Ask::Pin { workload: id.clone(), reference });
+                self.ask(Ask::Pin {
+                    workload: id.clone(),
+                    reference,
+                });
             } else {
                 next = earliest(next, Some(facts.again_at));
             }
@@ -182,8 +246,15 @@ impl Engine {
                 facts.failures += 1;
                 facts.next_look = Some(now + backoff_ms(facts.failures));
                 let message = clip(&fault.message, MESSAGE_MAX_BYTES);
-                facts.last_failure = Some(Fault { message: message.clone(), ..fault });
-                let known = self.state.targets.get(&target).is_some_and(|target| target.unreachable.is_some());
+                facts.last_failure = Some(Fault {
+                    message: message.clone(),
+                    ..fault
+                });
+                let known = self
+                    .state
+                    .targets
+                    .get(&target)
+                    .is_some_and(|target| target.unreachable.is_some());
                 (facts.failures >= UNREACHABLE_AFTER && !known).then_some(TargetChange::Unreachable { message })
             }
             Ok(page) => {
@@ -197,14 +268,25 @@ impl Engine {
             }
         };
         let reachable = self.targets[&target].failures == 0;
-        if reachable && self.state.targets.get(&target).is_some_and(|target| target.unreachable.is_some()) {
+        if reachable
+            && self
+                .state
+                .targets
+                .get(&target)
+                .is_some_and(|target| target.unreachable.is_some())
+        {
             self.target_entry(&target, TargetChange::Reachable);
         }
         if let Some(change) = change {
             self.target_entry(&target, change);
         }
-        let here: Vec<WorkloadId> =
-            self.state.workloads.iter().filter(|(_, workload)| workload.units.contains_key(&target)).map(|(id, _)| id.clone()).collect();
+        let here: Vec<WorkloadId> = self
+            .state
+            .workloads
+            .iter()
+            .filter(|(_, workload)| workload.units.contains_key(&target))
+            .map(|(id, _)| id.clone())
+            .collect();
         for workload in here {
             self.judge_candidate(&workload, &target);
             self.dirty.insert(workload);
@@ -212,7 +294,12 @@ impl Engine {
     }
 
     fn claim_change(&self, target: &str, owner: Option<String>, high_fence: u64) -> Option<TargetChange> {
-        let claim = self.state.targets.get(target).map(|target| target.claim.clone()).unwrap_or_default();
+        let claim = self
+            .state
+            .targets
+            .get(target)
+            .map(|target| target.claim.clone())
+            .unwrap_or_default();
         let seen = match owner {
             Some(owner) if owner != self.state.owner => Claim::Conflict(owner),
             _ if high_fence >= self.state.fence(self.state.size) => Claim::Ahead(high_fence),
@@ -230,23 +317,38 @@ impl Engine {
     }
 
     fn target_entry(&mut self, target: &TargetName, change: TargetChange) {
-        let on = On { target: Some(target.clone()), ..On::default() };
+        let on = On {
+            target: Some(target.clone()),
+            ..On::default()
+        };
         let because = self.state.targets.get(target).map(|target| target.seq).into_iter().collect();
         self.append(Draft::new(on, because, Body::Target(change)), By::daemon());
     }
 
     /// Folds the newest observation and probe into what is known of a unit's candidate.
     fn judge_candidate(&mut self, workload: &WorkloadId, target: &TargetName) {
-        let Some(state) = self.state.workloads.get(workload) else { return };
+        let Some(state) = self.state.workloads.get(workload) else {
+            return;
+        };
         let Some(unit) = state.units.get(target) else { return };
-        let (Some(attempt), Some(spec)) = (&unit.attempt, &state.spec) else { return };
+        let (Some(attempt), Some(spec)) = (&unit.attempt, &state.spec) else {
+            return;
+        };
         let Some(facts) = self.targets.get(target) else { return };
         let Some(observed) = &facts.observed else { return };
         if observed.begun <= unit.last_result || unit.intent.is_some() {
             return;
         }
-        let seen = observed.page.generations.iter().find(|s| s.workload == workload.as_str() && s.number == attempt.generation);
-        let images = state.releases.get(&attempt.release).map(|release| release.images.clone()).unwrap_or_default();
+        let seen = observed
+            .page
+            .generations
+            .iter()
+            .find(|s| s.workload == workload.as_str() && s.number == attempt.generation);
+        let images = state
+            .releases
+            .get(&attempt.release)
+            .map(|release| release.images.clone())
+            .unwrap_or_default();
         let mut accepted = BTreeMap::new();
         let mut unknown = None;
         for (artifact, blob) in images {
@@ -262,19 +364,39 @@ impl Engine {
                 if self.images_asked.insert(blob.clone()) {
                     self.out.push(Output::LoadImages { blob });
                 }
-                Judgement::NotYet { started: false, reason: "digests".into(), message: "loading the pin's digests".into() }
+                Judgement::NotYet {
+                    started: false,
+                    reason: "digests".into(),
+                    message: "loading the pin's digests".into(),
+                }
             }
             (Some(state), None) => judge(state, &accepted),
-            (None, _) => Judgement::NotYet { started: false, reason: "not-seen".into(), message: "not on the target".into() },
+            (None, _) => Judgement::NotYet {
+                started: false,
+                reason: "not-seen".into(),
+                message: "not on the target".into(),
+            },
         };
         let (generation, health_spec, now) = (attempt.generation, spec.health.clone(), self.now.t);
-        let unit_facts = self.units.entry(workload.clone()).or_default().entry(target.clone()).or_default();
+        let unit_facts = self
+            .units
+            .entry(workload.clone())
+            .or_default()
+            .entry(target.clone())
+            .or_default();
         if unit_facts.health.generation != generation {
-            unit_facts.health = Health { generation, ..Health::default() };
+            unit_facts.health = Health {
+                generation,
+                ..Health::default()
+            };
             unit_facts.analysis.clear();
             unit_facts.measured_t = None;
         }
-        let probe = unit_facts.probe.as_ref().filter(|probe| probe.generation == generation).cloned();
+        let probe = unit_facts
+            .probe
+            .as_ref()
+            .filter(|probe| probe.generation == generation)
+            .cloned();
         update(&mut unit_facts.health, seen, &judgement, probe.as_ref(), &health_spec, now);
     }
 
@@ -282,8 +404,12 @@ impl Engine {
         self.asked.remove(&(4, workload.to_string(), target.clone()));
         let now = self.now.t;
         self.dirty.insert(workload.clone());
-        let Some(state) = self.state.workloads.get(&workload) else { return };
-        let (Some(spec), Some(attempt)) = (&state.spec, state.units.get(&target).and_then(|unit| unit.attempt.as_ref())) else { return };
+        let Some(state) = self.state.workloads.get(&workload) else {
+            return;
+        };
+        let (Some(spec), Some(attempt)) = (&state.spec, state.units.get(&target).and_then(|unit| unit.attempt.as_ref())) else {
+            return;
+        };
         let facts = self.units.entry(workload).or_default().entry(target).or_default();
         facts.measured_t = Some(now);
         for one in &spec.analysis {
@@ -295,10 +421,18 @@ impl Engine {
         }
     }
 
-    fn take_explained(&mut self, workload: WorkloadId, target: TargetName, generation: GenNumber, excerpts: Result<Vec<Excerpt>, Fault>) {
+    fn take_explained(
+        &mut self,
+        workload: WorkloadId,
+        target: TargetName,
+        generation: GenNumber,
+        excerpts: Result<Vec<Excerpt>, Fault>,
+    ) {
         self.asked.remove(&(5, workload.to_string(), target.clone()));
         self.dirty.insert(workload.clone());
-        let Some(attempt) = self.state.unit(&workload, &target).and_then(|unit| unit.attempt.as_ref()) else { return };
+        let Some(attempt) = self.state.unit(&workload, &target).and_then(|unit| unit.attempt.as_ref()) else {
+            return;
+        };
         if attempt.generation != generation || attempt.explained {
             return;
         }
@@ -317,15 +451,36 @@ impl Engine {
                     .take(8)
                     .map(|e| json!({ "instance": clip(&e.instance, 200), "source": clip(&e.source, 200), "text": clip_front(&e.text, EXCERPT_MAX_BYTES) }))
                     .collect();
-                (VerdictOutcome::Fail, format!("{} excerpts", excerpts.len()), json!({ "excerpts": shown }))
+                (
+                    VerdictOutcome::Fail,
+                    format!("{} excerpts", excerpts.len()),
+                    json!({ "excerpts": shown }),
+                )
             }
-            Err(fault) => (VerdictOutcome::Unmeasured, clip(&fault.message, MESSAGE_MAX_BYTES), Value::Null),
+            Err(fault) => (
+                VerdictOutcome::Unmeasured,
+                clip(&fault.message, MESSAGE_MAX_BYTES),
+                Value::Null,
+            ),
         };
-        let verdict = Verdict { about: "diagnosis".into(), outcome, reason: "explained".into(), message, evidence };
+        let verdict = Verdict {
+            about: "diagnosis".into(),
+            outcome,
+            reason: "explained".into(),
+            message,
+            evidence,
+        };
         self.append(Draft::new(on, because, Body::Verdict(verdict)), By::daemon());
     }
 
-    fn take_called(&mut self, workload: WorkloadId, target: TargetName, intent: Seq, outcome: Result<Progress, Fault>, sent: Vec<Sent>) {
+    fn take_called(
+        &mut self,
+        workload: WorkloadId,
+        target: TargetName,
+        intent: Seq,
+        outcome: Result<Progress, Fault>,
+        sent: Vec<Sent>,
+    ) {
         let now = self.now.t;
         self.dirty.insert(workload.clone());
         let facts = self.unit_facts_mut(&workload, &target);
@@ -333,15 +488,27 @@ impl Engine {
             return;
         }
         let route_repeats = facts.call.route_repeats;
-        facts.call = CallFacts { route_repeats, ..CallFacts::default() };
-        if let Ok(Progress::Pending { resume, after_ms, message }) = outcome {
+        facts.call = CallFacts {
+            route_repeats,
+            ..CallFacts::default()
+        };
+        if let Ok(Progress::Pending {
+            resume,
+            after_ms,
+            message,
+        }) = outcome
+        {
             facts.call.again_at = Some(now + u64::from(after_ms).clamp(10, 60_000));
             facts.call.resume = Some(resume);
             facts.call.progress = clip(&message, MESSAGE_MAX_BYTES);
             return;
         }
-        let Some(unit) = self.state.unit(&workload, &target) else { return };
-        let Some(open) = unit.intent.as_ref().filter(|open| open.seq == intent) else { return };
+        let Some(unit) = self.state.unit(&workload, &target) else {
+            return;
+        };
+        let Some(open) = unit.intent.as_ref().filter(|open| open.seq == intent) else {
+            return;
+        };
         let fault = outcome.err();
         let closed = match &fault {
             None => true,
@@ -358,7 +525,11 @@ impl Engine {
             attempt: unit.attempt.as_ref().map(|attempt| attempt.id),
             generation: None,
         };
-        if let Some(Fault { class: FaultClass::Fenced, fence: Some(fence), .. }) = &fault
+        if let Some(Fault {
+            class: FaultClass::Fenced,
+            fence: Some(fence),
+            ..
+        }) = &fault
             && *fence >= self.state.fence(self.state.size)
         {
             let fence = *fence;
@@ -370,7 +541,11 @@ impl Engine {
             class: fault.as_ref().map(|fault| fault.class),
             message: fault.map(|fault| clip(&fault.message, MESSAGE_MAX_BYTES)).unwrap_or_default(),
             closed,
-            sent: sent.iter().skip(skipped).map(|s| clip(&format!("{} {} {}", s.method, s.path, s.status), 300)).collect(),
+            sent: sent
+                .iter()
+                .skip(skipped)
+                .map(|s| clip(&format!("{} {} {}", s.method, s.path, s.status), 300))
+                .collect(),
         };
         self.append(Draft::new(on, vec![intent], Body::Result(body)), By::daemon());
         // What the effect did is known only from a look that begins now.
@@ -393,7 +568,9 @@ fn clip_front(text: &str, max: usize) -> String {
         return text.to_owned();
     }
     let from = text.len() - max;
-    let start = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    let start = (from..=text.len())
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(text.len());
     format!("[...] {}", &text[start..])
 }
 

@@ -45,17 +45,59 @@ pub enum Input {
     Boot(Term),
     Revision(Box<Revision>),
     /// Every entry below `size` is durable.
-    Durable { size: Seq },
-    Pinned { workload: WorkloadId, reference: String, outcome: Result<Resolved, PinFailure> },
-    Observed { target: TargetName, begun: Seq, outcome: Result<Page, Fault> },
-    Checked { workload: WorkloadId, target: TargetName, key: Digest, outcome: Result<Report, Fault> },
-    Probed { workload: WorkloadId, target: TargetName, generation: GenNumber, failure: Option<String>, answered: bool },
-    Measured { workload: WorkloadId, target: TargetName, samples: Result<Samples, Fault> },
-    Explained { workload: WorkloadId, target: TargetName, generation: GenNumber, excerpts: Result<Vec<Excerpt>, Fault> },
+    Durable {
+        size: Seq,
+    },
+    Pinned {
+        workload: WorkloadId,
+        reference: String,
+        outcome: Result<Resolved, PinFailure>,
+    },
+    Observed {
+        target: TargetName,
+        begun: Seq,
+        outcome: Result<Page, Fault>,
+    },
+    Checked {
+        workload: WorkloadId,
+        target: TargetName,
+        key: Digest,
+        outcome: Result<Report, Fault>,
+    },
+    Probed {
+        workload: WorkloadId,
+        target: TargetName,
+        generation: GenNumber,
+        failure: Option<String>,
+        answered: bool,
+    },
+    Measured {
+        workload: WorkloadId,
+        target: TargetName,
+        samples: Result<Samples, Fault>,
+    },
+    Explained {
+        workload: WorkloadId,
+        target: TargetName,
+        generation: GenNumber,
+        excerpts: Result<Vec<Excerpt>, Fault>,
+    },
     /// The digests by which a target may name an artifact, from the blob that lists its images.
-    Images { blob: Digest, accepted: BTreeSet<Digest> },
-    Called { workload: WorkloadId, target: TargetName, intent: Seq, outcome: Result<Progress, Fault>, sent: Vec<Sent> },
-    Command { token: Token, request: CommandRequest },
+    Images {
+        blob: Digest,
+        accepted: BTreeSet<Digest>,
+    },
+    Called {
+        workload: WorkloadId,
+        target: TargetName,
+        intent: Seq,
+        outcome: Result<Progress, Fault>,
+        sent: Vec<Sent>,
+    },
+    Command {
+        token: Token,
+        request: CommandRequest,
+    },
     Tick,
 }
 
@@ -80,12 +122,20 @@ pub struct PinFailure {
 #[derive(Debug)]
 pub enum Output {
     /// Blobs first, then entries, then tell `Durable`.
-    Append { entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)> },
+    Append {
+        entries: Vec<Entry>,
+        blobs: Vec<(Digest, Vec<u8>)>,
+    },
     Ask(Ask),
     /// Ask for the images in this blob.
-    LoadImages { blob: Digest },
+    LoadImages {
+        blob: Digest,
+    },
     Call(Durable<Call>),
-    Reply { token: Token, reply: Result<CommandReply, Refusal> },
+    Reply {
+        token: Token,
+        reply: Result<CommandReply, Refusal>,
+    },
 }
 
 /// Something whose intent is durable. Only the engine makes one, so a target call without a ledger entry cannot be built.
@@ -211,13 +261,21 @@ impl Engine {
 
     /// When the engine wants a `Tick` at the latest.
     pub fn next_wake(&self) -> Option<Millis> {
-        let look = self.targets.values().filter(|facts| !facts.asked).filter_map(|facts| facts.next_look).min();
+        let look = self
+            .targets
+            .values()
+            .filter(|facts| !facts.asked)
+            .filter_map(|facts| facts.next_look)
+            .min();
         let clock = self.has_open_attempt().then_some(self.state.t + CLOCK_ENTRY_MS);
         earliest(earliest(self.wakes.first().map(|(t, _)| *t), look), clock)
     }
 
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
-        self.now = Now { t: now.t.max(self.now.t).max(self.state.t), wall_ms: now.wall_ms };
+        self.now = Now {
+            t: now.t.max(self.now.t).max(self.state.t),
+            wall_ms: now.wall_ms,
+        };
         self.take(input);
         self.wake_due();
         self.settle();
@@ -227,7 +285,11 @@ impl Engine {
     }
 
     fn has_open_attempt(&self) -> bool {
-        self.waiting.values().any(|waiting| waiting.values().any(|waiting| matches!(waiting.on.as_str(), "hold" | "bake" | "stable" | "analysis")))
+        self.waiting.values().any(|waiting| {
+            waiting
+                .values()
+                .any(|waiting| matches!(waiting.on.as_str(), "hold" | "bake" | "stable" | "analysis"))
+        })
     }
 
     fn wake_due(&mut self) {
@@ -274,7 +336,12 @@ impl Engine {
         if let Some(reason) = plan.waiting {
             waiting.insert(None, reason);
         }
-        let targets: Vec<TargetName> = self.state.workloads.get(id).map(|w| w.units.keys().cloned().collect()).unwrap_or_default();
+        let targets: Vec<TargetName> = self
+            .state
+            .workloads
+            .get(id)
+            .map(|w| w.units.keys().cloned().collect())
+            .unwrap_or_default();
         for target in targets {
             let plan = self.settle_unit(id, &target);
             wake = earliest(wake, plan.wake_at);
@@ -302,8 +369,18 @@ impl Engine {
     fn rollout_plan(&mut self, id: &WorkloadId) -> RolloutPlan {
         let units = self.units.entry(id.clone()).or_default();
         let pins = self.pins.entry(id.clone()).or_default();
-        let Some(workload) = self.state.workloads.get(id) else { return RolloutPlan::default() };
-        let context = RolloutContext { state: &self.state, config: &self.config, id, workload, units, pins, now: self.now.t };
+        let Some(workload) = self.state.workloads.get(id) else {
+            return RolloutPlan::default();
+        };
+        let context = RolloutContext {
+            state: &self.state,
+            config: &self.config,
+            id,
+            workload,
+            units,
+            pins,
+            now: self.now.t,
+        };
         plan_rollout(&context)
     }
 
@@ -354,12 +431,24 @@ impl Engine {
             Verb::Launch { generation, .. } | Verb::Scale { generation, .. } | Verb::Retire { generation, .. } => *generation,
             Verb::Route { lead, .. } => *lead,
         };
-        let Some(generation) = unit.generations.get(&number) else { return };
+        let Some(generation) = unit.generations.get(&number) else {
+            return;
+        };
         let attempt = unit.attempt.as_ref();
         let observed = self.targets.get(target).and_then(|facts| facts.observed.as_ref());
         let slice = observed.map(|observed| {
-            let generations: Vec<_> = observed.page.generations.iter().filter(|state| state.workload == id.as_str()).collect();
-            let routes: Vec<_> = observed.page.routes.iter().filter(|route| route.workload == id.as_str()).collect();
+            let generations: Vec<_> = observed
+                .page
+                .generations
+                .iter()
+                .filter(|state| state.workload == id.as_str())
+                .collect();
+            let routes: Vec<_> = observed
+                .page
+                .routes
+                .iter()
+                .filter(|route| route.workload == id.as_str())
+                .collect();
             serde_json::to_vec(&(generations, routes)).unwrap_or_default()
         });
         let on = On {
@@ -387,14 +476,25 @@ impl Engine {
 
     /// Puts the open intent's call on its way as soon as the intent is durable.
     fn reissue(&mut self, id: &WorkloadId, target: &TargetName) {
-        let Some((intent, unit)) = self.state.unit(id, target).and_then(|unit| Some((unit.intent.clone()?, unit))) else { return };
+        let Some((intent, unit)) = self
+            .state
+            .unit(id, target)
+            .and_then(|unit| Some((unit.intent.clone()?, unit)))
+        else {
+            return;
+        };
         let attempt = match &intent.verb {
             Verb::Launch { generation, .. } | Verb::Scale { generation, .. } | Verb::Retire { generation, .. } => {
                 unit.generations.get(generation).map(|generation| generation.attempt)
             }
             Verb::Route { lead, .. } => unit.generations.get(lead).map(|generation| generation.attempt),
         };
-        let attempt = unit.attempt.as_ref().map(|attempt| attempt.id).or(attempt).unwrap_or(intent.seq);
+        let attempt = unit
+            .attempt
+            .as_ref()
+            .map(|attempt| attempt.id)
+            .or(attempt)
+            .unwrap_or(intent.seq);
         let facts = self.units.entry(id.clone()).or_default().entry(target.clone()).or_default();
         facts.call.in_flight = Some(intent.seq);
         facts.call.again_at = None;
@@ -424,7 +524,12 @@ impl Engine {
             return;
         }
         if let Ask::Pin { workload, reference } = &ask {
-            let facts = self.pins.entry(workload.clone()).or_default().entry(reference.clone()).or_default();
+            let facts = self
+                .pins
+                .entry(workload.clone())
+                .or_default()
+                .entry(reference.clone())
+                .or_default();
             facts.asked = true;
             if facts.since == 0 {
                 facts.since = self.now.t;
@@ -446,7 +551,10 @@ impl Engine {
                 facts.asked = true;
                 facts.next_look = Some(self.now.t + IDLE_LOOK_MS);
             }
-            self.ask(Ask::Observe { target, begun: self.state.size });
+            self.ask(Ask::Observe {
+                target,
+                begun: self.state.size,
+            });
         }
     }
 
@@ -466,7 +574,11 @@ impl Engine {
         because.sort_unstable();
         because.dedup();
         because.retain(|cause| *cause < seq);
-        let term = if matches!(draft.body, Body::Term(_)) { seq } else { self.state.term };
+        let term = if matches!(draft.body, Body::Term(_)) {
+            seq
+        } else {
+            self.state.term
+        };
         let entry = Entry {
             v: ENTRY_VERSION,
             seq,
@@ -507,7 +619,11 @@ pub fn rfc3339(wall_ms: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
+    let month = if month_shifted < 10 {
+        month_shifted + 3
+    } else {
+        month_shifted - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")

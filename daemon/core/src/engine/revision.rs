@@ -50,9 +50,24 @@ impl Engine {
         let source = self.record_source(&revision, changed, held.clone());
         self.blobs.extend(blobs);
         for (on, object) in changes {
-            let mut draft = Draft::new(on, vec![source], Body::Spec(Spec { commit: revision.commit.clone(), object }));
-            if let Body::Spec(Spec { object: SpecObject::Workload { spec: Some(spec), .. }, .. }) = &draft.body {
-                draft.blobs = spec.files.iter().map(|(path, digest)| (format!("file/{path}"), digest.clone())).collect();
+            let mut draft = Draft::new(
+                on,
+                vec![source],
+                Body::Spec(Spec {
+                    commit: revision.commit.clone(),
+                    object,
+                }),
+            );
+            if let Body::Spec(Spec {
+                object: SpecObject::Workload { spec: Some(spec), .. },
+                ..
+            }) = &draft.body
+            {
+                draft.blobs = spec
+                    .files
+                    .iter()
+                    .map(|(path, digest)| (format!("file/{path}"), digest.clone()))
+                    .collect();
             }
             self.append(draft, By::daemon());
         }
@@ -62,15 +77,24 @@ impl Engine {
     /// What a target is cannot change under its name: generations there would be driven by another plugin.
     fn keep_target_identity(&self, revision: &mut Revision) {
         for (name, spec) in &mut revision.targets {
-            let Some(known) = self.state.targets.get(name).and_then(|target| target.spec.as_ref()) else { continue };
-            let in_use = self.state.workloads.values().any(|w| w.units.get(name).is_some_and(|unit| !unit.generations.is_empty()));
+            let Some(known) = self.state.targets.get(name).and_then(|target| target.spec.as_ref()) else {
+                continue;
+            };
+            let in_use = self
+                .state
+                .workloads
+                .values()
+                .any(|w| w.units.get(name).is_some_and(|unit| !unit.generations.is_empty()));
             if in_use && known.plugin != spec.plugin {
                 revision.problems.push(SourceProblem {
                     code: "target-identity".into(),
                     file: String::new(),
                     line: 0,
                     column: 0,
-                    message: format!("target {name} runs generations of plugin {}; give the {} one another name", known.plugin, spec.plugin),
+                    message: format!(
+                        "target {name} runs generations of plugin {}; give the {} one another name",
+                        known.plugin, spec.plugin
+                    ),
                 });
                 *spec = known.clone();
             }
@@ -79,27 +103,58 @@ impl Engine {
 
     fn spec_changes(&self, revision: &Revision) -> Vec<(On, SpecObject)> {
         let mut changes = Vec::new();
-        let on_target = |name: &TargetName| On { target: Some(name.clone()), ..On::default() };
+        let on_target = |name: &TargetName| On {
+            target: Some(name.clone()),
+            ..On::default()
+        };
         for (name, spec) in &revision.targets {
             let known = self.state.targets.get(name);
             if known.is_none_or(|known| known.spec.as_ref() != Some(spec) || known.presence != Some(Presence::Present)) {
-                changes.push((on_target(name), SpecObject::Target { presence: Presence::Present, spec: Some(spec.clone()) }));
+                changes.push((
+                    on_target(name),
+                    SpecObject::Target {
+                        presence: Presence::Present,
+                        spec: Some(spec.clone()),
+                    },
+                ));
             }
         }
         for (id, spec) in &revision.workloads {
             let known = self.state.workloads.get(id);
             if known.is_none_or(|known| known.spec.as_ref() != Some(spec) || known.presence != Some(Presence::Present)) {
-                changes.push((On::workload(id), SpecObject::Workload { presence: Presence::Present, spec: Some(spec.clone()) }));
+                changes.push((
+                    On::workload(id),
+                    SpecObject::Workload {
+                        presence: Presence::Present,
+                        spec: Some(spec.clone()),
+                    },
+                ));
             }
         }
-        let gone = |unknown: bool| if unknown || !revision.absence_proven { Presence::Unknown } else { Presence::Absent };
-        for (name, target) in self.state.targets.iter().filter(|(name, target)| target.spec.is_some() && !revision.targets.contains_key(*name)) {
+        let gone = |unknown: bool| {
+            if unknown || !revision.absence_proven {
+                Presence::Unknown
+            } else {
+                Presence::Absent
+            }
+        };
+        for (name, target) in self
+            .state
+            .targets
+            .iter()
+            .filter(|(name, target)| target.spec.is_some() && !revision.targets.contains_key(*name))
+        {
             let presence = gone(revision.unknown_targets.contains(name));
             if target.presence != Some(presence) {
                 changes.push((on_target(name), SpecObject::Target { presence, spec: None }));
             }
         }
-        for (id, workload) in self.state.workloads.iter().filter(|(id, _)| !revision.workloads.contains_key(*id)) {
+        for (id, workload) in self
+            .state
+            .workloads
+            .iter()
+            .filter(|(id, _)| !revision.workloads.contains_key(*id))
+        {
             let presence = gone(revision.unknown_workloads.contains(id));
             if workload.presence != Some(presence) {
                 changes.push((On::workload(id), SpecObject::Workload { presence, spec: None }));
@@ -112,23 +167,47 @@ impl Engine {
     fn held_removals(&self, revision: &Revision, changes: &[(On, SpecObject)]) -> Vec<crate::ids::UnitId> {
         let gone = |id: &WorkloadId| {
             changes.iter().any(|(on, object)| {
-                on.workload.as_ref() == Some(id) && matches!(object, SpecObject::Workload { presence: Presence::Absent, .. })
+                on.workload.as_ref() == Some(id)
+                    && matches!(
+                        object,
+                        SpecObject::Workload {
+                            presence: Presence::Absent,
+                            ..
+                        }
+                    )
             })
         };
         let mut leaving = Vec::new();
         for (id, workload) in &self.state.workloads {
-            let spec = revision.workloads.get(id).or(workload.spec.as_ref()).filter(|_| !gone(id) && workload.presence != Some(Presence::Absent) || revision.workloads.contains_key(id));
-            for (name, unit) in workload.units.iter().filter(|(_, unit)| !unit.generations.is_empty() && unit.phase != PhaseName::Leaving) {
+            let spec = revision
+                .workloads
+                .get(id)
+                .or(workload.spec.as_ref())
+                .filter(|_| !gone(id) && workload.presence != Some(Presence::Absent) || revision.workloads.contains_key(id));
+            for (name, unit) in workload
+                .units
+                .iter()
+                .filter(|(_, unit)| !unit.generations.is_empty() && unit.phase != PhaseName::Leaving)
+            {
                 let target = revision.targets.get(name).or_else(|| self.state.target_spec(name));
-                let placed = spec.zip(target).is_some_and(|(spec, target)| spec.placement.includes(name, &target.labels));
+                let placed = spec
+                    .zip(target)
+                    .is_some_and(|(spec, target)| spec.placement.includes(name, &target.labels));
                 // A target that left Git orphans its units: they are kept.
                 if !placed && target.is_some() {
                     let _ = unit;
-                    leaving.push(crate::ids::UnitId { workload: id.clone(), target: name.clone() });
+                    leaving.push(crate::ids::UnitId {
+                        workload: id.clone(),
+                        target: name.clone(),
+                    });
                 }
             }
         }
-        if leaving.len() > self.config.removals_per_revision { leaving } else { Vec::new() }
+        if leaving.len() > self.config.removals_per_revision {
+            leaving
+        } else {
+            Vec::new()
+        }
     }
 
     fn record_source(&mut self, revision: &Revision, changed: Vec<WorkloadId>, held: Vec<crate::ids::UnitId>) -> Seq {
@@ -148,7 +227,11 @@ impl Engine {
             problems: revision.problems.iter().take(100).cloned().collect(),
             held,
         };
-        let by = By { kind: "git".into(), id: revision.author.clone(), auth: revision.signer.clone() };
+        let by = By {
+            kind: "git".into(),
+            id: revision.author.clone(),
+            auth: revision.signer.clone(),
+        };
         self.append(Draft::new(On::default(), because, Body::Source(source)), by)
     }
 }

@@ -39,7 +39,10 @@ impl State {
             attempt: generation.attempt,
             deploy_id: deploy_id(self.epoch, generation.attempt),
             commit: generation.commit.clone(),
-            drain_ms: state.spec.as_ref().map_or(0, |spec| u32::try_from(spec.drain_ms).unwrap_or(u32::MAX)),
+            drain_ms: state
+                .spec
+                .as_ref()
+                .map_or(0, |spec| u32::try_from(spec.drain_ms).unwrap_or(u32::MAX)),
         })
     }
 }

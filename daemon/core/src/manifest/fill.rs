@@ -17,7 +17,11 @@ pub enum FillError {
 }
 
 /// The template with everything filled in.
-pub fn fill(template: &Value, values: &BTreeMap<String, String>, artifacts: &BTreeMap<String, String>) -> Result<Value, FillError> {
+pub fn fill(
+    template: &Value,
+    values: &BTreeMap<String, String>,
+    artifacts: &BTreeMap<String, String>,
+) -> Result<Value, FillError> {
     let find = |name: &str| match name.split_once('.') {
         Some(("values", key)) => values.get(key).cloned().ok_or_else(|| FillError::NoValue(key.into())),
         Some(("artifacts", key)) => artifacts.get(key).cloned().ok_or_else(|| FillError::NoArtifact(key.into())),
@@ -47,8 +51,18 @@ fn scan(value: &Value, at: String, names: &mut BTreeSet<String>, problems: &mut 
                 problems.push((at, error));
             }
         }
-        Value::Array(items) => items.iter().enumerate().for_each(|(index, item)| scan(item, format!("{at}/{index}"), names, problems)),
-        Value::Object(map) => map.iter().for_each(|(key, item)| scan(item, format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), names, problems)),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .for_each(|(index, item)| scan(item, format!("{at}/{index}"), names, problems)),
+        Value::Object(map) => map.iter().for_each(|(key, item)| {
+            scan(
+                item,
+                format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")),
+                names,
+                problems,
+            )
+        }),
         _ => {}
     }
 }
@@ -57,7 +71,11 @@ fn walk(value: &Value, find: &impl Fn(&str) -> Result<String, FillError>) -> Res
     Ok(match value {
         Value::String(text) => Value::String(fill_text(text, &mut |name| find(name))?),
         Value::Array(items) => Value::Array(items.iter().map(|item| walk(item, find)).collect::<Result<_, _>>()?),
-        Value::Object(map) => Value::Object(map.iter().map(|(key, item)| Ok((key.clone(), walk(item, find)?))).collect::<Result<_, _>>()?),
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .map(|(key, item)| Ok((key.clone(), walk(item, find)?)))
+                .collect::<Result<_, _>>()?,
+        ),
         other => other.clone(),
     })
 }
@@ -90,8 +108,15 @@ mod tests {
     fn placeholders() {
         let values: BTreeMap<String, String> = [("host".to_owned(), "pay.example.com".to_owned())].into();
         let artifacts: BTreeMap<String, String> = [("main".to_owned(), "r/a@sha256:1".to_owned())].into();
-        let filled = fill(&json!({ "a": ["x ${values.host} y", "$${values.host}"], "image": "${artifacts.main}", "n": 3 }), &values, &artifacts);
-        assert_eq!(filled, Ok(json!({ "a": ["x pay.example.com y", "${values.host}"], "image": "r/a@sha256:1", "n": 3 })));
+        let filled = fill(
+            &json!({ "a": ["x ${values.host} y", "$${values.host}"], "image": "${artifacts.main}", "n": 3 }),
+            &values,
+            &artifacts,
+        );
+        assert_eq!(
+            filled,
+            Ok(json!({ "a": ["x pay.example.com y", "${values.host}"], "image": "r/a@sha256:1", "n": 3 }))
+        );
         for (template, error) in [
             ("${values.nope}", FillError::NoValue("nope".into())),
             ("${artifacts.nope}", FillError::NoArtifact("nope".into())),

@@ -32,16 +32,26 @@ pub fn render(problem: &Problem, source: Option<&str>) -> String {
         Severity::Error => "error",
         Severity::Warning => "warning",
     };
-    let mut text = format!("{severity}[{}]: {}\n  --> {}:{}:{}\n", problem.code, problem.message, problem.file, problem.line, problem.column);
+    let mut text = format!(
+        "{severity}[{}]: {}\n  --> {}:{}:{}\n",
+        problem.code, problem.message, problem.file, problem.line, problem.column
+    );
     let line = source.and_then(|source| source.lines().nth(problem.line.saturating_sub(1) as usize));
     if let Some(line) = line {
         const SHOWN: usize = 160;
-        let shown: String = line.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let shown: String = line
+            .chars()
+            .take(SHOWN)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         let margin = problem.line.to_string();
         let pad = " ".repeat(margin.len());
         let before = " ".repeat((problem.column.saturating_sub(1) as usize).min(SHOWN));
         let width = (problem.width.max(1) as usize).min(SHOWN.saturating_sub(before.len()).max(1));
-        text.push_str(&format!("{pad} |\n{margin} | {shown}\n{pad} | {before}{}\n", "^".repeat(width)));
+        text.push_str(&format!(
+            "{pad} |\n{margin} | {shown}\n{pad} | {before}{}\n",
+            "^".repeat(width)
+        ));
     }
     if let Some(hint) = &problem.hint {
         text.push_str(&format!("  hint: {hint}\n"));

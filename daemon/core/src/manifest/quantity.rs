@@ -32,8 +32,15 @@ pub fn parse_duration_ms(text: &str) -> Option<Millis> {
 
 /// `25%`, `12.5%`, in 1/10000.
 pub fn parse_percent(text: &str) -> Option<u32> {
-    let (whole, fraction) = text.strip_suffix('%')?.split_once('.').unwrap_or((text.strip_suffix('%')?, ""));
-    if whole.is_empty() || fraction.len() > 2 || !fraction.bytes().all(|b| b.is_ascii_digit()) || !whole.bytes().all(|b| b.is_ascii_digit()) {
+    let (whole, fraction) = text
+        .strip_suffix('%')?
+        .split_once('.')
+        .unwrap_or((text.strip_suffix('%')?, ""));
+    if whole.is_empty()
+        || fraction.len() > 2
+        || !fraction.bytes().all(|b| b.is_ascii_digit())
+        || !whole.bytes().all(|b| b.is_ascii_digit())
+    {
         return None;
     }
     let share = whole.parse::<u32>().ok()?.checked_mul(100)? + format!("{fraction:0<2}").parse::<u32>().ok()?;
@@ -47,8 +54,15 @@ pub fn human_ms(ms: Millis) -> String {
         None => format!("{ms}ms"),
         Some(at) => {
             let (unit, size) = units[at];
-            let rest = units.get(at + 1).map(|(unit, smaller)| (unit, ms % size / smaller)).filter(|(_, count)| *count > 0);
-            format!("{}{unit}{}", ms / size, rest.map(|(unit, count)| format!("{count}{unit}")).unwrap_or_default())
+            let rest = units
+                .get(at + 1)
+                .map(|(unit, smaller)| (unit, ms % size / smaller))
+                .filter(|(_, count)| *count > 0);
+            format!(
+                "{}{unit}{}",
+                ms / size,
+                rest.map(|(unit, count)| format!("{count}{unit}")).unwrap_or_default()
+            )
         }
     }
 }
@@ -74,12 +88,25 @@ mod tests {
         ] {
             assert_eq!(parse_duration_ms(text), expected, "{text}");
         }
-        assert_eq!((human_ms(250), human_ms(5_400_000), human_ms(60_000)), ("250ms".into(), "1h30m".into(), "1m".into()));
+        assert_eq!(
+            (human_ms(250), human_ms(5_400_000), human_ms(60_000)),
+            ("250ms".into(), "1h30m".into(), "1m".into())
+        );
     }
 
     #[test]
     fn percentages() {
-        for (text, expected) in [("25%", Some(2_500)), ("12.5%", Some(1_250)), ("0.01%", Some(1)), ("100%", Some(10_000)), ("101%", None), ("5", None), ("%", None), ("1.234%", None), ("-1%", None)] {
+        for (text, expected) in [
+            ("25%", Some(2_500)),
+            ("12.5%", Some(1_250)),
+            ("0.01%", Some(1)),
+            ("100%", Some(10_000)),
+            ("101%", None),
+            ("5", None),
+            ("%", None),
+            ("1.234%", None),
+            ("-1%", None),
+        ] {
             assert_eq!(parse_percent(text), expected, "{text}");
         }
     }

@@ -33,19 +33,31 @@ pub fn condition(text: &str, canary: Measure, baseline: Measure) -> Result<bool,
 
 fn measure_value(measure: Measure) -> Value {
     let samples = i64::try_from(measure.samples).unwrap_or(i64::MAX);
-    let map: HashMap<String, Value> =
-        [("value".to_owned(), Value::Float(measure.value)), ("samples".to_owned(), Value::Int(samples))].into();
+    let map: HashMap<String, Value> = [
+        ("value".to_owned(), Value::Float(measure.value)),
+        ("samples".to_owned(), Value::Int(samples)),
+    ]
+    .into();
     Value::from(map)
 }
 
 /// Folds one measurement of all generations into what is known.
-pub fn update(facts: &mut AnalysisFacts, analysis: &Analysis, samples: &Samples, candidate: GenNumber, old: Option<GenNumber>, now: Millis) {
+pub fn update(
+    facts: &mut AnalysisFacts,
+    analysis: &Analysis,
+    samples: &Samples,
+    candidate: GenNumber,
+    old: Option<GenNumber>,
+    now: Millis,
+) {
     let AnalysisSource::Target { numerator, total } = &analysis.source;
     let read = |number: GenNumber| {
         let samples = samples.get(&number)?;
         let find = |name: &str| samples.iter().find(|sample| sample.name == name).map(|sample| sample.value);
         // A counter that never counted may be left out by the target; its total may not.
-        find(total).filter(|total| total.is_finite()).map(|total| (find(numerator).filter(|n| n.is_finite()).unwrap_or(0.0), total))
+        find(total)
+            .filter(|total| total.is_finite())
+            .map(|total| (find(numerator).filter(|n| n.is_finite()).unwrap_or(0.0), total))
     };
     for number in samples.keys() {
         if let Some(now) = read(*number) {
@@ -57,23 +69,34 @@ pub fn update(facts: &mut AnalysisFacts, analysis: &Analysis, samples: &Samples,
         }
     }
     let canary = read(candidate).map_or(Measure::default(), |(numerator, total)| ratio(numerator, total));
-    let baseline = old.and_then(|old| Some((read(old)?, facts.base.get(&old).copied().unwrap_or_default()))).map_or(
-        Measure::default(),
-        |((numerator, total), base)| match ratio(numerator - base.0, total - base.1) {
-            Measure { samples: 0, .. } => ratio(numerator, total),
-            since_the_attempt_began => since_the_attempt_began,
-        },
-    );
+    let baseline = old
+        .and_then(|old| Some((read(old)?, facts.base.get(&old).copied().unwrap_or_default())))
+        .map_or(Measure::default(), |((numerator, total), base)| {
+            match ratio(numerator - base.0, total - base.1) {
+                Measure { samples: 0, .. } => ratio(numerator, total),
+                since_the_attempt_began => since_the_attempt_began,
+            }
+        });
     if canary.samples < analysis.min_samples.max(1) {
         facts.unmeasured_since.get_or_insert(now);
-        facts.measured = Some(Measured { t: now, canary, baseline, failed: false });
+        facts.measured = Some(Measured {
+            t: now,
+            canary,
+            baseline,
+            failed: false,
+        });
         return;
     }
     match condition(&analysis.fail_when, canary, baseline) {
         Ok(failed) => {
             facts.unmeasured_since = None;
             facts.failures = if failed { facts.failures + 1 } else { 0 };
-            facts.measured = Some(Measured { t: now, canary, baseline, failed });
+            facts.measured = Some(Measured {
+                t: now,
+                canary,
+                baseline,
+                failed,
+            });
         }
         Err(_) => {
             facts.unmeasured_since.get_or_insert(now);
@@ -89,7 +112,10 @@ pub fn unmeasured(facts: &mut AnalysisFacts, now: Millis) {
 fn ratio(numerator: f64, total: f64) -> Measure {
     if total > 0.0 {
         // A float-to-int cast saturates; a negative or absurd counter cannot wrap.
-        Measure { value: numerator.max(0.0) / total, samples: total as u64 }
+        Measure {
+            value: numerator.max(0.0) / total,
+            samples: total as u64,
+        }
     } else {
         Measure::default()
     }
@@ -102,15 +128,22 @@ pub enum Standing {
     Failed(Arc<Measured>),
     /// Failed, but not yet often enough.
     Doubtful,
-    Unmeasured { since: Millis, canary: Measure },
+    Unmeasured {
+        since: Millis,
+        canary: Measure,
+    },
     /// Unmeasured for too long, and the manifest says to fail for it.
-    GivenUp { since: Millis },
+    GivenUp {
+        since: Millis,
+    },
 }
 
 /// Where an analysis stands, as far as it was measured after `from`.
 pub fn standing(facts: Option<&AnalysisFacts>, analysis: &Analysis, from: Millis, now: Millis) -> Standing {
     let unmeasured_since = facts.and_then(|facts| facts.unmeasured_since).unwrap_or(from).max(from);
-    let fresh = facts.and_then(|facts| facts.measured.as_ref()).filter(|measured| measured.t >= from);
+    let fresh = facts
+        .and_then(|facts| facts.measured.as_ref())
+        .filter(|measured| measured.t >= from);
     match (facts, fresh) {
         (Some(facts), Some(measured)) if facts.unmeasured_since.is_none() => {
             let measured = Arc::new(measured.clone());
@@ -127,10 +160,16 @@ pub fn standing(facts: Option<&AnalysisFacts>, analysis: &Analysis, from: Millis
             let over = now.saturating_sub(unmeasured_since) >= analysis.unmeasured.for_ms;
             match analysis.unmeasured.then {
                 UnmeasuredThen::Fail if over => Standing::GivenUp { since: unmeasured_since },
-                UnmeasuredThen::Pass if over => {
-                    Standing::Passing(Arc::new(Measured { t: now, canary, baseline: Measure::default(), failed: false }))
-                }
-                _ => Standing::Unmeasured { since: unmeasured_since, canary },
+                UnmeasuredThen::Pass if over => Standing::Passing(Arc::new(Measured {
+                    t: now,
+                    canary,
+                    baseline: Measure::default(),
+                    failed: false,
+                })),
+                _ => Standing::Unmeasured {
+                    since: unmeasured_since,
+                    canary,
+                },
             }
         }
     }
@@ -142,14 +181,29 @@ mod tests {
 
     #[test]
     fn conditions() {
-        let bad = Measure { value: 0.2, samples: 100 };
-        let good = Measure { value: 0.0, samples: 900 };
+        let bad = Measure {
+            value: 0.2,
+            samples: 100,
+        };
+        let good = Measure {
+            value: 0.0,
+            samples: 900,
+        };
         let text = "canary.value > baseline.value * 2.0 && canary.value > 0.01";
         assert_eq!(condition(text, bad, good), Ok(true));
         assert_eq!(condition(text, good, good), Ok(false));
         assert_eq!(condition("canary.samples >= 100", bad, good), Ok(true));
-        assert!(matches!(condition("canary.value >", bad, good), Err(ConditionError::Compile(_))));
-        assert!(matches!(condition("canary.oops > 1.0", bad, good), Err(ConditionError::Evaluate(_))));
-        assert!(matches!(condition("canary.value", bad, good), Err(ConditionError::NotBool(_))));
+        assert!(matches!(
+            condition("canary.value >", bad, good),
+            Err(ConditionError::Compile(_))
+        ));
+        assert!(matches!(
+            condition("canary.oops > 1.0", bad, good),
+            Err(ConditionError::Evaluate(_))
+        ));
+        assert!(matches!(
+            condition("canary.value", bad, good),
+            Err(ConditionError::NotBool(_))
+        ));
     }
 }

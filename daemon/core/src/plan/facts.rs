@@ -111,7 +111,11 @@ pub struct Seen<'a> {
 impl<'a> Seen<'a> {
     pub fn generations(&self) -> impl Iterator<Item = &'a GenerationState> {
         let workload = self.workload;
-        self.observed.page.generations.iter().filter(move |state| state.workload == workload)
+        self.observed
+            .page
+            .generations
+            .iter()
+            .filter(move |state| state.workload == workload)
     }
 
     pub fn generation(&self, number: GenNumber) -> Option<&'a GenerationState> {

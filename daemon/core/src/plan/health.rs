@@ -12,68 +12,135 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum Judgement {
     Ready,
     /// Not yet; `started` is whether something of the release runs, so that a time-out can be its fault.
-    NotYet { started: bool, reason: String, message: String },
+    NotYet {
+        started: bool,
+        reason: String,
+        message: String,
+    },
     /// The release is to blame.
-    Bad { reason: String, message: String },
+    Bad {
+        reason: String,
+        message: String,
+    },
     /// Something else is to blame, and waiting may not help.
-    Stuck { reason: String, message: String },
+    Stuck {
+        reason: String,
+        message: String,
+    },
 }
 
 /// `accepted`: per artifact, every digest by which a target may name it (index, manifest, config, layers). An artifact
 /// without an entry is not compared: its images are not known here.
 pub fn judge(state: &GenerationState, accepted: &BTreeMap<String, BTreeSet<Digest>>) -> Judgement {
     if let Some(wrong) = wrong_digest(state, accepted) {
-        return Judgement::Stuck { reason: "wrong-digest".into(), message: wrong };
+        return Judgement::Stuck {
+            reason: "wrong-digest".into(),
+            message: wrong,
+        };
     }
-    let reason = |fallback: &str| if state.reason.is_empty() { fallback.to_owned() } else { state.reason.clone() };
-    let message = || match state.instances.iter().find(|instance| !instance.ready && !instance.message.is_empty()) {
+    let reason = |fallback: &str| {
+        if state.reason.is_empty() {
+            fallback.to_owned()
+        } else {
+            state.reason.clone()
+        }
+    };
+    let message = || match state
+        .instances
+        .iter()
+        .find(|instance| !instance.ready && !instance.message.is_empty())
+    {
         _ if !state.message.is_empty() => state.message.clone(),
         Some(instance) => format!("{}: {}", instance.name, instance.message),
         None => String::new(),
     };
     match state.phase {
-        GenPhase::Failing => Judgement::Bad { reason: reason("failing"), message: message() },
-        GenPhase::Stuck => Judgement::Stuck { reason: reason("stuck"), message: message() },
+        GenPhase::Failing => Judgement::Bad {
+            reason: reason("failing"),
+            message: message(),
+        },
+        GenPhase::Stuck => Judgement::Stuck {
+            reason: reason("stuck"),
+            message: message(),
+        },
         GenPhase::Ready if state.wanted.is_none_or(|wanted| state.ready >= wanted) => Judgement::Ready,
         GenPhase::Ready | GenPhase::Starting => {
             let started = !state.instances.is_empty();
-            Judgement::NotYet { started, reason: reason("starting"), message: message() }
+            Judgement::NotYet {
+                started,
+                reason: reason("starting"),
+                message: message(),
+            }
         }
-        GenPhase::Partial | GenPhase::Parked | GenPhase::Leaving => {
-            Judgement::NotYet { started: false, reason: reason("not-running"), message: message() }
-        }
+        GenPhase::Partial | GenPhase::Parked | GenPhase::Leaving => Judgement::NotYet {
+            started: false,
+            reason: reason("not-running"),
+            message: message(),
+        },
     }
 }
 
 fn wrong_digest(state: &GenerationState, accepted: &BTreeMap<String, BTreeSet<Digest>>) -> Option<String> {
-    state.proofs.iter().filter(|proof| proof.by != EvidenceBy::Assumed && proof.count > 0).find_map(|proof| {
-        let accepted = accepted.get(&proof.artifact)?;
-        let matches = accepted.iter().any(|digest| digest.as_str() == proof.digest);
-        (!matches).then(|| format!("artifact {:?} runs as {}, which is not of its pin", proof.artifact, proof.digest))
-    })
+    state
+        .proofs
+        .iter()
+        .filter(|proof| proof.by != EvidenceBy::Assumed && proof.count > 0)
+        .find_map(|proof| {
+            let accepted = accepted.get(&proof.artifact)?;
+            let matches = accepted.iter().any(|digest| digest.as_str() == proof.digest);
+            (!matches).then(|| {
+                format!(
+                    "artifact {:?} runs as {}, which is not of its pin",
+                    proof.artifact, proof.digest
+                )
+            })
+        })
 }
 
 /// Folds one more look into what is known of a candidate's health.
-pub fn update(health: &mut Health, state: Option<&GenerationState>, judgement: &Judgement, probe: Option<&Probe>, spec: &spec::Health, now: Millis) {
+pub fn update(
+    health: &mut Health,
+    state: Option<&GenerationState>,
+    judgement: &Judgement,
+    probe: Option<&Probe>,
+    spec: &spec::Health,
+    now: Millis,
+) {
     let restarts = state.map_or(0, |state| state.restarts);
     let (healthy, reason, message) = match judgement {
-        Judgement::Ready if restarts > health.restarts && health.healthy_since.is_some() => {
-            (false, "restarted".to_owned(), format!("restarts rose from {} to {restarts}", health.restarts))
-        }
+        Judgement::Ready if restarts > health.restarts && health.healthy_since.is_some() => (
+            false,
+            "restarted".to_owned(),
+            format!("restarts rose from {} to {restarts}", health.restarts),
+        ),
         Judgement::Ready => match (&spec.http, probe) {
             (None, _) => (true, String::new(), String::new()),
             (Some(_), Some(Probe { failure: None, .. })) => (true, String::new(), String::new()),
-            (Some(http), Some(Probe { failure: Some(failure), answered, .. })) => {
+            (
+                Some(http),
+                Some(Probe {
+                    failure: Some(failure),
+                    answered,
+                    ..
+                }),
+            ) => {
                 health.started |= *answered;
                 (false, "probe-failed".to_owned(), format!("GET {}: {failure}", http.path))
             }
-            (Some(http), None) => (false, "not-probed".to_owned(), format!("GET {} has not been answered yet", http.path)),
+            (Some(http), None) => (
+                false,
+                "not-probed".to_owned(),
+                format!("GET {} has not been answered yet", http.path),
+            ),
         },
         Judgement::NotYet { reason, message, .. } | Judgement::Bad { reason, message } | Judgement::Stuck { reason, message } => {
             (false, reason.clone(), message.clone())
         }
     };
-    health.started |= matches!(judgement, Judgement::Ready | Judgement::Bad { .. } | Judgement::NotYet { started: true, .. });
+    health.started |= matches!(
+        judgement,
+        Judgement::Ready | Judgement::Bad { .. } | Judgement::NotYet { started: true, .. }
+    );
     if healthy {
         if health.healthy_since.is_none() {
             health.healthy_since = Some(now);

@@ -32,10 +32,22 @@ pub struct Draft {
 
 impl Draft {
     pub fn new(on: On, because: Vec<Seq>, body: Body) -> Self {
-        Self { on, because, because_previous: false, blobs: BTreeMap::new(), body }
+        Self {
+            on,
+            because,
+            because_previous: false,
+            blobs: BTreeMap::new(),
+            body,
+        }
     }
     pub fn following(on: On, body: Body) -> Self {
-        Self { on, because: Vec::new(), because_previous: true, blobs: BTreeMap::new(), body }
+        Self {
+            on,
+            because: Vec::new(),
+            because_previous: true,
+            blobs: BTreeMap::new(),
+            body,
+        }
     }
 }
 
@@ -43,12 +55,38 @@ impl Draft {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ask {
     /// `begun`: every entry below it was folded when the question was asked.
-    Observe { target: TargetName, begun: Seq },
-    Pin { workload: WorkloadId, reference: String },
-    Check { workload: WorkloadId, target: TargetName, key: Digest, release: Arc<Release>, sources: BTreeMap<String, String> },
-    Probe { workload: WorkloadId, target: TargetName, generation: GenNumber, path: String, addresses: Vec<String> },
-    Measure { workload: WorkloadId, target: TargetName, generations: Vec<GenNumber> },
-    Explain { workload: WorkloadId, target: TargetName, generation: GenNumber },
+    Observe {
+        target: TargetName,
+        begun: Seq,
+    },
+    Pin {
+        workload: WorkloadId,
+        reference: String,
+    },
+    Check {
+        workload: WorkloadId,
+        target: TargetName,
+        key: Digest,
+        release: Arc<Release>,
+        sources: BTreeMap<String, String>,
+    },
+    Probe {
+        workload: WorkloadId,
+        target: TargetName,
+        generation: GenNumber,
+        path: String,
+        addresses: Vec<String>,
+    },
+    Measure {
+        workload: WorkloadId,
+        target: TargetName,
+        generations: Vec<GenNumber>,
+    },
+    Explain {
+        workload: WorkloadId,
+        target: TargetName,
+        generation: GenNumber,
+    },
 }
 
 /// What somebody waits for, since when, and what ends it.

@@ -84,19 +84,29 @@ pub fn plan_rollout(c: &RolloutContext) -> RolloutPlan {
 /// The workload left Git: its rollout has nothing to bring anywhere.
 fn drop_request(c: &RolloutContext) -> RolloutPlan {
     match &c.workload.request {
-        Some(request) if request.is_open() => {
-            record(change(c, request, RolloutState::Superseded, "removed", "the workload was removed from Git".into()))
-        }
+        Some(request) if request.is_open() => record(change(
+            c,
+            request,
+            RolloutState::Superseded,
+            "removed",
+            "the workload was removed from Git".into(),
+        )),
         _ => RolloutPlan::default(),
     }
 }
 
 fn record(draft: Draft) -> RolloutPlan {
-    RolloutPlan { records: vec![draft], ..RolloutPlan::default() }
+    RolloutPlan {
+        records: vec![draft],
+        ..RolloutPlan::default()
+    }
 }
 
 fn on(c: &RolloutContext, request: Seq) -> On {
-    On { rollout: Some(request), ..On::workload(c.id) }
+    On {
+        rollout: Some(request),
+        ..On::workload(c.id)
+    }
 }
 
 fn change(c: &RolloutContext, request: &Request, to: RolloutState, reason: &str, message: String) -> Draft {
@@ -114,7 +124,11 @@ fn change(c: &RolloutContext, request: &Request, to: RolloutState, reason: &str,
 /// What the manifest asks for beyond the present request. `Err`: its references are not all pinned yet.
 fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, RolloutPlan> {
     // A command that came after this spec rules; only a newer spec can overrule it.
-    if c.workload.request.as_ref().is_some_and(|request| request.id >= c.workload.spec_seq) {
+    if c.workload
+        .request
+        .as_ref()
+        .is_some_and(|request| request.id >= c.workload.spec_seq)
+    {
         return Ok(None);
     }
     let mut missing = RolloutPlan::default();
@@ -133,8 +147,17 @@ fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, Rollout
     let digests = pins.iter().map(|(name, pin)| (name.clone(), pin.digest.clone())).collect();
     let release = Release::from_spec(spec, &digests);
     let release_id = release.id();
-    let same = c.workload.request.as_ref().is_some_and(|request| request.release == release_id && request.attempt == spec.attempt);
-    Ok((!same).then(|| Wish { id: c.workload.spec_seq, release: Arc::new(release), release_id, pins }))
+    let same = c
+        .workload
+        .request
+        .as_ref()
+        .is_some_and(|request| request.release == release_id && request.attempt == spec.attempt);
+    Ok((!same).then(|| Wish {
+        id: c.workload.spec_seq,
+        release: Arc::new(release),
+        release_id,
+        pins,
+    }))
 }
 
 fn ask_pin(c: &RolloutContext, reference: &str, plan: &mut RolloutPlan) {
@@ -144,13 +167,21 @@ fn ask_pin(c: &RolloutContext, reference: &str, plan: &mut RolloutPlan) {
         None => format!("resolving {reference}"),
     };
     let again_at = (facts.again_at > c.now).then_some(facts.again_at);
-    plan.waiting = Some(Waiting { on: "pin".into(), message, since: facts.since, until: again_at });
+    plan.waiting = Some(Waiting {
+        on: "pin".into(),
+        message,
+        since: facts.since,
+        until: again_at,
+    });
     if facts.asked {
         return;
     }
     match again_at {
         Some(at) => plan.wake_at = earliest(plan.wake_at, Some(at)),
-        None => plan.asks.push(Ask::Pin { workload: c.id.clone(), reference: reference.to_owned() }),
+        None => plan.asks.push(Ask::Pin {
+            workload: c.id.clone(),
+            reference: reference.to_owned(),
+        }),
     }
 }
 
@@ -160,7 +191,11 @@ fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
     let mut problems = Vec::new();
     let mut quarantined = None;
     let mut unchecked = 0;
-    let sources: BTreeMap<String, String> = wish.pins.iter().map(|(name, pin)| (name.clone(), pin.source.clone())).collect();
+    let sources: BTreeMap<String, String> = wish
+        .pins
+        .iter()
+        .map(|(name, pin)| (name.clone(), pin.source.clone()))
+        .collect();
     for (target, target_spec) in c.state.placed(c.workload) {
         let plugin = match c.config.plugin_for(target, &target_spec.plugin) {
             Ok(plugin) => plugin,
@@ -174,7 +209,12 @@ fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
             quarantined = Some(quarantine);
         }
         let key = check_key(&wish.release_id, &captured, &plugin);
-        match c.units.get(target).and_then(|facts| facts.check.as_ref()).filter(|check| check.key == key) {
+        match c
+            .units
+            .get(target)
+            .and_then(|facts| facts.check.as_ref())
+            .filter(|check| check.key == key)
+        {
             None => {
                 unchecked += 1;
                 let ask = Ask::Check {
@@ -189,7 +229,11 @@ fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
             Some(check) => match &check.answer {
                 Ok(report) => {
                     problems.extend(report.problems.iter().map(|problem| {
-                        let hint = if problem.hint.is_empty() { String::new() } else { format!(" ({})", problem.hint) };
+                        let hint = if problem.hint.is_empty() {
+                            String::new()
+                        } else {
+                            format!(" ({})", problem.hint)
+                        };
                         format!("{target}: {}: {}{hint}", problem.at, problem.message)
                     }));
                     problems.extend(unable(spec, &report.abilities).map(|problem| format!("{target}: {problem}")));
@@ -200,7 +244,12 @@ fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
     }
     if quarantined.is_none() && problems.is_empty() && unchecked > 0 {
         let message = format!("{unchecked} targets have not checked the release yet");
-        plan.waiting = Some(Waiting { on: "check".into(), message, since: c.now, until: None });
+        plan.waiting = Some(Waiting {
+            on: "check".into(),
+            message,
+            since: c.now,
+            until: None,
+        });
         return plan;
     }
     let (to, reason, message, cause) = match quarantined {
@@ -217,7 +266,13 @@ fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
     };
     let mut records = Vec::new();
     if let Some(request) = c.workload.request.as_ref().filter(|request| request.is_open()) {
-        records.push(change(c, request, RolloutState::Superseded, "newer", "a newer request replaces it".into()));
+        records.push(change(
+            c,
+            request,
+            RolloutState::Superseded,
+            "newer",
+            "a newer request replaces it".into(),
+        ));
     }
     let body = RolloutChange {
         to,
@@ -225,9 +280,16 @@ fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
         reason: reason.into(),
         message,
         sources,
-        artifacts: wish.pins.iter().map(|(name, pin)| (name.clone(), pin.digest.clone())).collect(),
+        artifacts: wish
+            .pins
+            .iter()
+            .map(|(name, pin)| (name.clone(), pin.digest.clone()))
+            .collect(),
     };
-    let because = std::iter::once(wish.id).chain(wish.pins.values().map(|pin| pin.seq)).chain(cause).collect();
+    let because = std::iter::once(wish.id)
+        .chain(wish.pins.values().map(|pin| pin.seq))
+        .chain(cause)
+        .collect();
     let mut draft = Draft::new(on(c, wish.id), because, Body::Rollout(body));
     draft.blobs.insert("release".into(), wish.release_id.blob());
     for (name, pin) in &wish.pins {
@@ -237,7 +299,11 @@ fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
     }
     records.push(draft);
     let blobs = vec![(wish.release_id.blob(), wish.release.to_bytes())];
-    RolloutPlan { records, blobs, ..RolloutPlan::default() }
+    RolloutPlan {
+        records,
+        blobs,
+        ..RolloutPlan::default()
+    }
 }
 
 /// What the strategy needs and this workload cannot do on this target.
@@ -259,7 +325,12 @@ pub fn unable(spec: &WorkloadSpec, abilities: &Abilities) -> Option<String> {
             .iter()
             .map(|step| step.weight)
             .find(|weight| *weight != FULL_SHARE && abilities.finest_share > 0 && weight % abilities.finest_share != 0)
-            .map(|weight| format!("weight {weight}/10000 is finer than the target's step of {}/10000", abilities.finest_share)),
+            .map(|weight| {
+                format!(
+                    "weight {weight}/10000 is finer than the target's step of {}/10000",
+                    abilities.finest_share
+                )
+            }),
         Strategy::BlueGreen { .. } => None,
     }
 }
@@ -278,16 +349,37 @@ fn proceed(c: &RolloutContext, request: &Request) -> RolloutPlan {
         .map(|(target, _)| target)
         .collect();
     if request.state == RolloutState::Rolling && failed.len() > MAX_FAILED {
-        let last = failed.first().and_then(|target| c.workload.units.get(*target)).and_then(|unit| unit.last.as_ref());
-        let (reason, message) = last.map_or(("failed".to_owned(), String::new()), |last| (last.reason.clone(), last.message.clone()));
+        let last = failed
+            .first()
+            .and_then(|target| c.workload.units.get(*target))
+            .and_then(|unit| unit.last.as_ref());
+        let (reason, message) = last.map_or(("failed".to_owned(), String::new()), |last| {
+            (last.reason.clone(), last.message.clone())
+        });
         let names: Vec<&str> = failed.iter().map(|name| name.as_str()).collect();
-        let mut draft = change(c, request, RolloutState::Halted, &reason, format!("{} failed: {message}", names.join(", ")));
+        let mut draft = change(
+            c,
+            request,
+            RolloutState::Halted,
+            &reason,
+            format!("{} failed: {message}", names.join(", ")),
+        );
         draft.because.extend(last.map(|last| last.seq));
         return record(draft);
     }
     if request.state == RolloutState::Aborting {
         let busy = c.workload.units.values().any(|unit| unit.attempt.is_some());
-        return if busy { RolloutPlan::default() } else { record(change(c, request, RolloutState::Aborted, &request.reason, request.message.clone())) };
+        return if busy {
+            RolloutPlan::default()
+        } else {
+            record(change(
+                c,
+                request,
+                RolloutState::Aborted,
+                &request.reason,
+                request.message.clone(),
+            ))
+        };
     }
     if request.state == RolloutState::Halted || request.paused {
         return RolloutPlan::default();
@@ -297,13 +389,28 @@ fn proceed(c: &RolloutContext, request: &Request) -> RolloutPlan {
         return plan;
     }
     let settled = c.state.placed(c.workload).all(|(target, spec)| {
-        c.workload.units.get(target).is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, &captured(spec).0))
+        c.workload
+            .units
+            .get(target)
+            .is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, &captured(spec).0))
     });
-    if settled { record(change(c, request, RolloutState::Succeeded, "stable", "stable on every target".into())) } else { plan }
+    if settled {
+        record(change(
+            c,
+            request,
+            RolloutState::Succeeded,
+            "stable",
+            "stable on every target".into(),
+        ))
+    } else {
+        plan
+    }
 }
 
 fn failed_since(last: &crate::state::LastAttempt, request: &Request) -> bool {
-    last.request == request.id && last.seq > request.resumed && matches!(last.outcome, AttemptOutcome::Bad | AttemptOutcome::CouldNotTry)
+    last.request == request.id
+        && last.seq > request.resumed
+        && matches!(last.outcome, AttemptOutcome::Bad | AttemptOutcome::CouldNotTry)
 }
 
 /// Whether the unit's current generation is this release with these captured values.
@@ -330,7 +437,12 @@ fn admit(c: &RolloutContext, request: &Request) -> RolloutPlan {
         let plugin = match c.config.plugin_for(target, &spec.plugin) {
             Ok(plugin) => plugin,
             Err(message) => {
-                plan.waiting = Some(Waiting { on: "plugin".into(), message: format!("{target}: {message}"), since: request.since, until: None });
+                plan.waiting = Some(Waiting {
+                    on: "plugin".into(),
+                    message: format!("{target}: {message}"),
+                    since: request.since,
+                    until: None,
+                });
                 continue;
             }
         };
@@ -343,7 +455,11 @@ fn admit(c: &RolloutContext, request: &Request) -> RolloutPlan {
             request: request.id,
         };
         let generation = unit.map_or(1, |unit| unit.next_generation);
-        let on = On { target: Some(target.clone()), generation: Some(generation), ..on(c, request.id) };
+        let on = On {
+            target: Some(target.clone()),
+            generation: Some(generation),
+            ..on(c, request.id)
+        };
         let mut draft = Draft::new(on, vec![request.seq], Body::Attempt(began));
         draft.blobs.insert("target".into(), captured.clone());
         draft.blobs.insert("release".into(), request.release.blob());
@@ -360,11 +476,19 @@ fn catch_up(c: &RolloutContext, request: &Request) -> RolloutPlan {
     }
     let late = c.state.placed(c.workload).any(|(target, spec)| {
         let unit = c.workload.units.get(target);
-        let failed = unit.and_then(|unit| unit.last.as_ref()).is_some_and(|last| failed_since(last, request) && last.captured == captured(spec).0);
+        let failed = unit
+            .and_then(|unit| unit.last.as_ref())
+            .is_some_and(|last| failed_since(last, request) && last.captured == captured(spec).0);
         !failed && !unit.is_some_and(|unit| unit.attempt.is_some() || runs(unit, &request.release, &captured(spec).0))
     });
     if late {
-        return record(change(c, request, RolloutState::Rolling, "target-changed", "a target is new, or its values or config changed".into()));
+        return record(change(
+            c,
+            request,
+            RolloutState::Rolling,
+            "target-changed",
+            "a target is new, or its values or config changed".into(),
+        ));
     }
     RolloutPlan::default()
 }

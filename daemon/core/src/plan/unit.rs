@@ -42,7 +42,16 @@ impl<'a> UnitContext<'a> {
     ) -> Option<Self> {
         let workload = state.workloads.get(id)?;
         let unit = workload.units.get(target)?;
-        Some(Self { state, id, target, workload, unit, target_facts, facts, now })
+        Some(Self {
+            state,
+            id,
+            target,
+            workload,
+            unit,
+            target_facts,
+            facts,
+            now,
+        })
     }
 
     /// The newest observation, if it was begun after the last effect ended: anything older may describe the world before it.
@@ -50,7 +59,11 @@ impl<'a> UnitContext<'a> {
         let observed = self.target_facts.observed.as_ref()?;
         let settled = self.unit.last_result == 0 || observed.begun > self.unit.last_result;
         let acknowledged = self.facts.call.in_flight.is_none() && self.unit.intent.is_none();
-        (settled && acknowledged).then_some(Seen { observed, workload: self.id.as_str(), t: self.target_facts.observed_t })
+        (settled && acknowledged).then_some(Seen {
+            observed,
+            workload: self.id.as_str(),
+            t: self.target_facts.observed_t,
+        })
     }
 
     pub fn is_placed(&self) -> bool {
@@ -77,22 +90,45 @@ impl<'a> UnitContext<'a> {
     }
 
     fn change(&self, change: AttemptChange) -> UnitPlan {
-        UnitPlan { records: vec![self.draft(Body::Attempt(change))], ..UnitPlan::default() }
+        UnitPlan {
+            records: vec![self.draft(Body::Attempt(change))],
+            ..UnitPlan::default()
+        }
     }
 
     fn enter(&self, to: PhaseName, reason: &str, message: String) -> UnitPlan {
-        self.change(AttemptChange::Phase { to, reason: reason.into(), message })
+        self.change(AttemptChange::Phase {
+            to,
+            reason: reason.into(),
+            message,
+        })
     }
 
     fn wait(&self, on: &str, message: String, since: Millis, until: Option<Millis>) -> UnitPlan {
-        UnitPlan { waiting: Some(Waiting { on: on.into(), message, since, until }), wake_at: until, ..UnitPlan::default() }
+        UnitPlan {
+            waiting: Some(Waiting {
+                on: on.into(),
+                message,
+                since,
+                until,
+            }),
+            wake_at: until,
+            ..UnitPlan::default()
+        }
     }
 
     /// Waits for a new observation, at the rhythm of the manifest's health interval.
     fn look(&self, on: &str, message: String, since: Millis) -> UnitPlan {
         let interval_ms = self.spec().map_or(IDLE_LOOK_MS, |spec| spec.health.interval_ms);
-        let next = if self.fresh().is_some() { self.target_facts.observed_t + interval_ms } else { self.now };
-        UnitPlan { look_at: Some(next), ..self.wait(on, message, since, None) }
+        let next = if self.fresh().is_some() {
+            self.target_facts.observed_t + interval_ms
+        } else {
+            self.now
+        };
+        UnitPlan {
+            look_at: Some(next),
+            ..self.wait(on, message, since, None)
+        }
     }
 
     /// One more try of a verb, not before its back-off is over.
@@ -103,7 +139,10 @@ impl<'a> UnitContext<'a> {
                 let text = format!("{} answered {}: {message}", verb.name(), class.as_str());
                 self.wait("retry", text, self.unit.last_fault_t, Some(again_at))
             }
-            _ => UnitPlan { verb: Some(verb), ..UnitPlan::default() },
+            _ => UnitPlan {
+                verb: Some(verb),
+                ..UnitPlan::default()
+            },
         }
     }
 }
@@ -115,10 +154,18 @@ pub fn plan_unit(c: &UnitContext) -> UnitPlan {
     if let Some(target) = c.state.targets.get(c.target) {
         match &target.claim {
             Claim::Conflict(owner) => {
-                return c.wait("conflict", format!("target {} belongs to owner {owner}; nothing there is touched", c.target), c.unit.phase_t, None);
+                return c.wait(
+                    "conflict",
+                    format!("target {} belongs to owner {owner}; nothing there is touched", c.target),
+                    c.unit.phase_t,
+                    None,
+                );
             }
             Claim::Ahead(fence) => {
-                let text = format!("target {} has seen fence {fence}, above this ledger's head: the ledger is an old copy", c.target);
+                let text = format!(
+                    "target {} has seen fence {fence}, above this ledger's head: the ledger is an old copy",
+                    c.target
+                );
                 return c.wait("ledger-loss", text, c.unit.phase_t, None);
             }
             Claim::Unseen | Claim::Ours => {}
@@ -139,19 +186,25 @@ pub fn plan_unit(c: &UnitContext) -> UnitPlan {
 
 /// An open intent ends only by an answer. Until then the same verb is issued again, under the same fence.
 fn settle_intent(c: &UnitContext) -> UnitPlan {
-    let Some(intent) = &c.unit.intent else { return UnitPlan::default() };
+    let Some(intent) = &c.unit.intent else {
+        return UnitPlan::default();
+    };
     if c.facts.call.in_flight.is_some() {
         return c.wait("call", format!("{} is under way", intent.verb.name()), intent.since, None);
     }
     let (again_at, message) = match (&c.facts.call.again_at, &intent.last_fault) {
         (Some(again_at), _) => (*again_at, c.facts.call.progress.clone()),
-        (None, Some((class, message))) => {
-            (intent.last_t + backoff_ms(intent.tries), format!("{} answered {}: {message}", intent.verb.name(), class.as_str()))
-        }
+        (None, Some((class, message))) => (
+            intent.last_t + backoff_ms(intent.tries),
+            format!("{} answered {}: {message}", intent.verb.name(), class.as_str()),
+        ),
         (None, None) => (c.now, String::new()),
     };
     if c.now >= again_at {
-        UnitPlan { reissue: true, ..UnitPlan::default() }
+        UnitPlan {
+            reissue: true,
+            ..UnitPlan::default()
+        }
     } else {
         c.wait(intent.verb.name(), message, intent.since, Some(again_at))
     }
@@ -166,23 +219,44 @@ fn stop_early(c: &UnitContext, attempt: &AttemptState) -> Option<UnitPlan> {
         return Some(plan);
     }
     if !c.is_placed() {
-        return Some(turn_back(c, AttemptOutcome::Stopped, "unplaced", "the workload is no longer placed here".into()));
+        return Some(turn_back(
+            c,
+            AttemptOutcome::Stopped,
+            "unplaced",
+            "the workload is no longer placed here".into(),
+        ));
     }
     let request = c.workload.request.as_ref()?;
     let superseded = request.id != attempt.request;
     let healthy = c.facts.health.generation == attempt.generation && c.facts.health.healthy_since.is_some();
     if superseded && (request.paused || !healthy || c.unit.phase == PhaseName::Preparing) {
-        return Some(turn_back(c, AttemptOutcome::Stopped, "superseded", "a newer request replaces it".into()));
+        return Some(turn_back(
+            c,
+            AttemptOutcome::Stopped,
+            "superseded",
+            "a newer request replaces it".into(),
+        ));
     }
     None
 }
 
 fn turn_back(c: &UnitContext, outcome: AttemptOutcome, reason: &str, message: String) -> UnitPlan {
-    c.change(AttemptChange::Undo { outcome, reason: reason.into(), message })
+    c.change(AttemptChange::Undo {
+        outcome,
+        reason: reason.into(),
+        message,
+    })
 }
 
 /// A bad verdict: judged, quarantined and turned back in one batch, so that no crash can separate them.
-fn condemn(c: &UnitContext, attempt: &AttemptState, about: &str, reason: &str, message: String, evidence: serde_json::Value) -> UnitPlan {
+fn condemn(
+    c: &UnitContext,
+    attempt: &AttemptState,
+    about: &str,
+    reason: &str,
+    message: String,
+    evidence: serde_json::Value,
+) -> UnitPlan {
     let verdict = Verdict {
         about: about.into(),
         outcome: VerdictOutcome::Fail,
@@ -192,9 +266,16 @@ fn condemn(c: &UnitContext, attempt: &AttemptState, about: &str, reason: &str, m
     };
     let manual = c.spec().is_some_and(|spec| spec.rollback == Rollback::Manual);
     if manual && attempt.judged.is_some() {
-        return c.look("decision", format!("{message}; rollback is manual: abort or advance"), c.unit.phase_t);
+        return c.look(
+            "decision",
+            format!("{message}; rollback is manual: abort or advance"),
+            c.unit.phase_t,
+        );
     }
-    let mut plan = UnitPlan { records: vec![c.draft(Body::Verdict(verdict))], ..UnitPlan::default() };
+    let mut plan = UnitPlan {
+        records: vec![c.draft(Body::Verdict(verdict))],
+        ..UnitPlan::default()
+    };
     if manual {
         return plan;
     }
@@ -207,7 +288,11 @@ fn condemn(c: &UnitContext, attempt: &AttemptState, about: &str, reason: &str, m
         message: message.clone(),
     };
     plan.records.push(Draft::following(c.on(), Body::Quarantine(quarantine)));
-    let undo = AttemptChange::Undo { outcome: AttemptOutcome::Bad, reason: reason.into(), message };
+    let undo = AttemptChange::Undo {
+        outcome: AttemptOutcome::Bad,
+        reason: reason.into(),
+        message,
+    };
     plan.records.push(Draft::following(c.on(), Body::Attempt(undo)));
     plan
 }
@@ -216,7 +301,14 @@ fn condemn(c: &UnitContext, attempt: &AttemptState, about: &str, reason: &str, m
 fn give_up_after_faults(c: &UnitContext, attempt: &AttemptState) -> Option<UnitPlan> {
     let (class, message) = c.unit.last_fault.as_ref().filter(|_| c.unit.faults > 0)?;
     match class {
-        FaultClass::Failed => Some(condemn(c, attempt, "health", "failed", message.clone(), json!({ "class": class.as_str() }))),
+        FaultClass::Failed => Some(condemn(
+            c,
+            attempt,
+            "health",
+            "failed",
+            message.clone(),
+            json!({ "class": class.as_str() }),
+        )),
         FaultClass::Invalid | FaultClass::Conflict | FaultClass::Fenced => {
             Some(turn_back(c, AttemptOutcome::CouldNotTry, class.as_str(), message.clone()))
         }
@@ -244,14 +336,20 @@ fn advance(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         PhaseName::Proving => prove(c, attempt),
         PhaseName::Shifting => shift(c, attempt),
         PhaseName::Baking => bake(c, attempt),
-        PhaseName::Absent | PhaseName::Stable | PhaseName::Leaving | PhaseName::Retiring | PhaseName::Undoing => UnitPlan::default(),
+        PhaseName::Absent | PhaseName::Stable | PhaseName::Leaving | PhaseName::Retiring | PhaseName::Undoing => {
+            UnitPlan::default()
+        }
     }
 }
 
 fn prepare(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     // The rollout's pre-flight has asked the plugin; what is left is to see the target before anything is put on it.
     match c.target_facts.observed {
-        Some(_) => c.enter(PhaseName::Launching, "admitted", format!("generation {} of release {}", attempt.generation, attempt.release.short())),
+        Some(_) => c.enter(
+            PhaseName::Launching,
+            "admitted",
+            format!("generation {} of release {}", attempt.generation, attempt.release.short()),
+        ),
         None => c.look("target", unreachable_message(c), attempt.began),
     }
 }
@@ -266,18 +364,33 @@ fn unreachable_message(c: &UnitContext) -> String {
 fn launch(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     let Some(spec) = c.spec() else { return UnitPlan::default() };
     if !attempt.launched {
-        return c.act(Verb::Launch { generation: attempt.generation, size: first_size(c, attempt, spec) });
+        return c.act(Verb::Launch {
+            generation: attempt.generation,
+            size: first_size(c, attempt, spec),
+        });
     }
     match c.fresh().and_then(|seen| seen.generation(attempt.generation)) {
         Some(state) => {
-            let mut plan = c.change(AttemptChange::Fingerprint { fingerprint: state.fingerprint.clone() });
-            plan.records.extend(c.enter(PhaseName::Proving, "seen", "the target shows the new generation".into()).records);
+            let mut plan = c.change(AttemptChange::Fingerprint {
+                fingerprint: state.fingerprint.clone(),
+            });
+            plan.records.extend(
+                c.enter(PhaseName::Proving, "seen", "the target shows the new generation".into())
+                    .records,
+            );
             plan
         }
-        None if c.now.saturating_sub(attempt.launch_t) >= spec.health.timeout_ms => {
-            turn_back(c, AttemptOutcome::CouldNotTry, "not-seen", "launched, but the target never showed it".into())
-        }
-        None => c.look("launch", "waiting until the target shows the new generation".into(), attempt.launch_t),
+        None if c.now.saturating_sub(attempt.launch_t) >= spec.health.timeout_ms => turn_back(
+            c,
+            AttemptOutcome::CouldNotTry,
+            "not-seen",
+            "launched, but the target never showed it".into(),
+        ),
+        None => c.look(
+            "launch",
+            "waiting until the target shows the new generation".into(),
+            attempt.launch_t,
+        ),
     }
 }
 
@@ -293,7 +406,9 @@ fn first_size(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec) -> u
 
 /// Instances that carry `weight` of `instances`: rounded up, at least one.
 fn share_of(instances: u32, weight: u32) -> u32 {
-    (u64::from(instances) * u64::from(weight)).div_ceil(u64::from(FULL_SHARE)).max(1) as u32
+    (u64::from(instances) * u64::from(weight))
+        .div_ceil(u64::from(FULL_SHARE))
+        .max(1) as u32
 }
 
 /// Weights and holds that this attempt goes through. The first generation, and a release proven here before, go straight to all.
@@ -326,11 +441,21 @@ fn prove(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
                     message: format!("healthy for {} ms without a break", c.now - healthy_since),
                     evidence: json!({ "restarts": health.restarts, "stable_ms": spec.health.stable_ms }),
                 };
-                let mut plan = UnitPlan { records: vec![c.draft(Body::Verdict(verdict))], ..UnitPlan::default() };
-                plan.records.extend(c.enter(PhaseName::Shifting, "proven", "healthy; traffic may come".into()).records);
+                let mut plan = UnitPlan {
+                    records: vec![c.draft(Body::Verdict(verdict))],
+                    ..UnitPlan::default()
+                };
+                plan.records.extend(
+                    c.enter(PhaseName::Shifting, "proven", "healthy; traffic may come".into())
+                        .records,
+                );
                 return plan;
             }
-            let mut plan = with_probe(c, attempt, c.look("stable", "healthy; watching that it stays so".into(), since));
+            let mut plan = with_probe(
+                c,
+                attempt,
+                c.look("stable", "healthy; watching that it stays so".into(), since),
+            );
             plan.wake_at = earliest(plan.wake_at, Some(stable_at));
             if let Some(waiting) = &mut plan.waiting {
                 waiting.until = Some(stable_at);
@@ -339,7 +464,11 @@ fn prove(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         }
         None => {
             let deadline = attempt.launch_t + spec.health.timeout_ms;
-            let text = if health.message.is_empty() { "not ready yet".into() } else { health.message.clone() };
+            let text = if health.message.is_empty() {
+                "not ready yet".into()
+            } else {
+                health.message.clone()
+            };
             let mut plan = with_probe(c, attempt, c.look("healthy", text, since));
             plan.wake_at = earliest(plan.wake_at, Some(deadline));
             if let Some(waiting) = &mut plan.waiting {
@@ -359,10 +488,22 @@ fn watch(c: &UnitContext, attempt: &AttemptState) -> Option<UnitPlan> {
     let (reason, message) = (health.reason.as_str(), health.message.clone());
     let evidence = || json!({ "reason": reason, "phase": state.map(|state| state.phase), "instances": state.map(|state| &state.instances), "restarts": state.map(|state| state.restarts) });
     let Some(state) = state else {
-        return Some(turn_back(c, AttemptOutcome::CouldNotTry, "vanished", "the new generation is gone from the target".into()));
+        return Some(turn_back(
+            c,
+            AttemptOutcome::CouldNotTry,
+            "vanished",
+            "the new generation is gone from the target".into(),
+        ));
     };
     if state.phase == GenPhase::Failing {
-        return Some(condemn(c, attempt, "health", reason_or(reason, "failing"), message_or(&message, "the release fails"), evidence()));
+        return Some(condemn(
+            c,
+            attempt,
+            "health",
+            reason_or(reason, "failing"),
+            message_or(&message, "the release fails"),
+            evidence(),
+        ));
     }
     if !known {
         return None;
@@ -400,9 +541,15 @@ fn message_or(message: &str, fallback: &str) -> String {
 fn with_probe(c: &UnitContext, attempt: &AttemptState, mut plan: UnitPlan) -> UnitPlan {
     let Some(spec) = c.spec() else { return plan };
     let Some(http) = &spec.health.http else { return plan };
-    let Some(state) = c.fresh().and_then(|seen| seen.generation(attempt.generation)) else { return plan };
-    let addresses: Vec<String> =
-        state.instances.iter().map(|instance| instance.address.clone()).filter(|address| !address.is_empty()).collect();
+    let Some(state) = c.fresh().and_then(|seen| seen.generation(attempt.generation)) else {
+        return plan;
+    };
+    let addresses: Vec<String> = state
+        .instances
+        .iter()
+        .map(|instance| instance.address.clone())
+        .filter(|address| !address.is_empty())
+        .collect();
     if addresses.is_empty() {
         return plan;
     }
@@ -428,7 +575,9 @@ fn shift(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         return plan;
     }
     let steps = steps(c, attempt, spec);
-    let reached = steps.iter().find(|(weight, _)| *weight == attempt.weight && attempt.weight > 0);
+    let reached = steps
+        .iter()
+        .find(|(weight, _)| *weight == attempt.weight && attempt.weight > 0);
     if let Some((weight, hold_ms)) = reached
         && attempt.passed != Some(*weight)
     {
@@ -437,18 +586,37 @@ fn shift(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     let Some((weight, _)) = steps.iter().find(|(weight, _)| *weight > attempt.weight) else {
         return c.enter(PhaseName::Baking, "shifted", "all traffic is on the new generation".into());
     };
-    let Some(seen) = c.fresh() else { return c.look("target", unreachable_message(c), c.unit.phase_t) };
+    let Some(seen) = c.fresh() else {
+        return c.look("target", unreachable_message(c), c.unit.phase_t);
+    };
     let size = share_of(spec.instances, *weight);
     if let Some(state) = seen.generation(attempt.generation)
         && state.wanted.is_some_and(|wanted| wanted < size)
     {
         // Capacity comes before the traffic that needs it.
-        return c.act(Verb::Scale { generation: attempt.generation, size });
+        return c.act(Verb::Scale {
+            generation: attempt.generation,
+            size,
+        });
     }
     if c.facts.health.healthy_since.is_none() || c.facts.health.generation != attempt.generation {
-        return with_probe(c, attempt, c.look("healthy", message_or(&c.facts.health.message, "waiting until it is healthy"), c.unit.phase_t));
+        return with_probe(
+            c,
+            attempt,
+            c.look(
+                "healthy",
+                message_or(&c.facts.health.message, "waiting until it is healthy"),
+                c.unit.phase_t,
+            ),
+        );
     }
-    match route_to(c, seen, attempt.old.unwrap_or(attempt.generation), attempt.generation, *weight) {
+    match route_to(
+        c,
+        seen,
+        attempt.old.unwrap_or(attempt.generation),
+        attempt.generation,
+        *weight,
+    ) {
         Routed::Yes => c.change(AttemptChange::Reached { weight: *weight }),
         Routed::No(plan) => plan,
     }
@@ -462,8 +630,14 @@ enum Routed {
 
 /// Brings `weight` of the traffic to `to` and the rest to `from`.
 fn route_to(c: &UnitContext, seen: Seen, from: GenNumber, to: GenNumber, weight: u32) -> Routed {
-    let mut shares: Vec<Share> =
-        seen.generations().map(|state| Share { number: state.number, live: 0 }).filter(|share| c.unit.generations.contains_key(&share.number)).collect();
+    let mut shares: Vec<Share> = seen
+        .generations()
+        .map(|state| Share {
+            number: state.number,
+            live: 0,
+        })
+        .filter(|share| c.unit.generations.contains_key(&share.number))
+        .collect();
     for share in &mut shares {
         if share.number == to {
             share.live = weight;
@@ -471,12 +645,17 @@ fn route_to(c: &UnitContext, seen: Seen, from: GenNumber, to: GenNumber, weight:
             share.live = FULL_SHARE - weight;
         }
     }
-    let is_so = seen.route().is_some_and(|route| route.settled) && shares.iter().all(|share| seen.share(share.number) == share.live);
+    let is_so =
+        seen.route().is_some_and(|route| route.settled) && shares.iter().all(|share| seen.share(share.number) == share.live);
     if is_so {
         return Routed::Yes;
     }
     if shares.iter().map(|share| share.live).sum::<u32>() != FULL_SHARE {
-        return Routed::No(c.look("target", "waiting until the target shows both generations".into(), c.unit.phase_t));
+        return Routed::No(c.look(
+            "target",
+            "waiting until the target shows both generations".into(),
+            c.unit.phase_t,
+        ));
     }
     if c.facts.call.route_repeats > 0 {
         let again_at = c.target_facts.observed_t + backoff_ms(c.facts.call.route_repeats);
@@ -499,7 +678,12 @@ fn hold(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, hold_ms: M
     }
     if c.now < until {
         let text = format!("holding at {}%", percent(attempt.weight));
-        let mut plan = with_measure(c, attempt, spec, with_probe(c, attempt, c.look("hold", text, attempt.weight_t)));
+        let mut plan = with_measure(
+            c,
+            attempt,
+            spec,
+            with_probe(c, attempt, c.look("hold", text, attempt.weight_t)),
+        );
         plan.wake_at = earliest(plan.wake_at, Some(until));
         if let Some(waiting) = &mut plan.waiting {
             waiting.until = Some(until);
@@ -509,9 +693,17 @@ fn hold(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, hold_ms: M
     match pass {
         Ok(mut verdicts) => {
             verdicts.push(c.draft(Body::Attempt(AttemptChange::Passed { weight: attempt.weight })));
-            UnitPlan { records: verdicts, ..UnitPlan::default() }
+            UnitPlan {
+                records: verdicts,
+                ..UnitPlan::default()
+            }
         }
-        Err(waiting) => with_measure(c, attempt, spec, with_probe(c, attempt, c.look("analysis", waiting, attempt.weight_t))),
+        Err(waiting) => with_measure(
+            c,
+            attempt,
+            spec,
+            with_probe(c, attempt, c.look("analysis", waiting, attempt.weight_t)),
+        ),
     }
 }
 
@@ -521,7 +713,12 @@ pub fn percent(weight: u32) -> String {
 }
 
 /// The analyses' say: a plan that ends the attempt, or verdicts to record when the step passes, or what is missing.
-fn analyse(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, from: Millis) -> (Option<UnitPlan>, Result<Vec<Draft>, String>) {
+fn analyse(
+    c: &UnitContext,
+    attempt: &AttemptState,
+    spec: &WorkloadSpec,
+    from: Millis,
+) -> (Option<UnitPlan>, Result<Vec<Draft>, String>) {
     if is_way_back(c, attempt) {
         return (None, Ok(Vec::new()));
     }
@@ -533,28 +730,51 @@ fn analyse(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, from: M
             Standing::Failed(measured) if !analysis.dry_run => {
                 let message = format!(
                     "{}: {} of {} samples, against {} of {} before; condition {}",
-                    analysis.name, measured.canary.value, measured.canary.samples, measured.baseline.value, measured.baseline.samples, analysis.fail_when
+                    analysis.name,
+                    measured.canary.value,
+                    measured.canary.samples,
+                    measured.baseline.value,
+                    measured.baseline.samples,
+                    analysis.fail_when
                 );
                 let evidence = json!({ "weight": attempt.weight, "canary": measured.canary, "baseline": measured.baseline, "fail_when": analysis.fail_when });
-                return (Some(condemn(c, attempt, &about, "analysis-failed", message, evidence)), Ok(Vec::new()));
+                return (
+                    Some(condemn(c, attempt, &about, "analysis-failed", message, evidence)),
+                    Ok(Vec::new()),
+                );
             }
             Standing::GivenUp { since } if !analysis.dry_run => {
-                let message = format!("{}: nothing could be measured for {} ms, and the manifest says to fail for it", analysis.name, c.now - since);
-                return (Some(turn_back(c, AttemptOutcome::CouldNotTry, "unmeasured", message)), Ok(Vec::new()));
+                let message = format!(
+                    "{}: nothing could be measured for {} ms, and the manifest says to fail for it",
+                    analysis.name,
+                    c.now - since
+                );
+                return (
+                    Some(turn_back(c, AttemptOutcome::CouldNotTry, "unmeasured", message)),
+                    Ok(Vec::new()),
+                );
             }
             Standing::Passing(measured) => {
                 let verdict = Verdict {
                     about,
                     outcome: VerdictOutcome::Pass,
                     reason: "passed".into(),
-                    message: format!("{} of {} samples at {}%", measured.canary.value, measured.canary.samples, percent(attempt.weight)),
+                    message: format!(
+                        "{} of {} samples at {}%",
+                        measured.canary.value,
+                        measured.canary.samples,
+                        percent(attempt.weight)
+                    ),
                     evidence: json!({ "weight": attempt.weight, "canary": measured.canary, "baseline": measured.baseline }),
                 };
                 verdicts.push(c.draft(Body::Verdict(verdict)));
             }
             _ if analysis.dry_run => {}
             Standing::Unmeasured { canary, .. } => {
-                missing = Some(format!("analysis {} has {} of {} samples", analysis.name, canary.samples, analysis.min_samples));
+                missing = Some(format!(
+                    "analysis {} has {} of {} samples",
+                    analysis.name, canary.samples, analysis.min_samples
+                ));
             }
             _ => missing = Some(format!("analysis {} failed once; measuring again", analysis.name)),
         }
@@ -564,14 +784,20 @@ fn analyse(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, from: M
 
 /// Adds a measurement when the last one is older than the shortest interval.
 fn with_measure(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, mut plan: UnitPlan) -> UnitPlan {
-    let Some(interval_ms) = spec.analysis.iter().map(|analysis| analysis.interval_ms).min() else { return plan };
+    let Some(interval_ms) = spec.analysis.iter().map(|analysis| analysis.interval_ms).min() else {
+        return plan;
+    };
     if is_way_back(c, attempt) {
         return plan;
     }
     let due = c.facts.measured_t.map_or(c.now, |t| t + interval_ms);
     if c.now >= due {
         let generations = std::iter::once(attempt.generation).chain(attempt.old).collect();
-        plan.asks.push(Ask::Measure { workload: c.id.clone(), target: c.target.clone(), generations });
+        plan.asks.push(Ask::Measure {
+            workload: c.id.clone(),
+            target: c.target.clone(),
+            generations,
+        });
     } else {
         plan.wake_at = earliest(plan.wake_at, Some(due));
     }
@@ -592,13 +818,40 @@ fn bake(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     let advanced = attempt.passed.is_some();
     if bake_ms == 0 || advanced || (c.now >= until && pass.is_ok()) {
         if c.facts.health.healthy_since.is_none() {
-            return with_probe(c, attempt, c.look("healthy", message_or(&c.facts.health.message, "waiting until it is healthy"), c.unit.phase_t));
+            return with_probe(
+                c,
+                attempt,
+                c.look(
+                    "healthy",
+                    message_or(&c.facts.health.message, "waiting until it is healthy"),
+                    c.unit.phase_t,
+                ),
+            );
         }
         let mut records = if bake_ms > 0 { pass.unwrap_or_default() } else { Vec::new() };
-        records.extend(c.enter(PhaseName::Retiring, "baked", "proven; the old generation may go".into()).records);
-        return UnitPlan { records, ..UnitPlan::default() };
+        records.extend(
+            c.enter(PhaseName::Retiring, "baked", "proven; the old generation may go".into())
+                .records,
+        );
+        return UnitPlan {
+            records,
+            ..UnitPlan::default()
+        };
     }
-    let mut plan = with_measure(c, attempt, spec, with_probe(c, attempt, c.look("bake", "all traffic is on the new generation; the old one is kept".into(), c.unit.phase_t)));
+    let mut plan = with_measure(
+        c,
+        attempt,
+        spec,
+        with_probe(
+            c,
+            attempt,
+            c.look(
+                "bake",
+                "all traffic is on the new generation; the old one is kept".into(),
+                c.unit.phase_t,
+            ),
+        ),
+    );
     plan.wake_at = earliest(plan.wake_at, Some(until.max(c.now + 1)));
     if let Some(waiting) = &mut plan.waiting {
         waiting.until = Some(until);
@@ -608,16 +861,33 @@ fn bake(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
 
 /// The point of no return: whatever is not the new generation goes, once nothing reaches it.
 fn retire(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
-    let Some(seen) = c.fresh() else { return c.look("target", unreachable_message(c), c.unit.phase_t) };
+    let Some(seen) = c.fresh() else {
+        return c.look("target", unreachable_message(c), c.unit.phase_t);
+    };
     if seen.generation(attempt.generation).is_none() {
-        return c.look("target", "the proven generation is not seen; nothing is retired".into(), c.unit.phase_t);
+        return c.look(
+            "target",
+            "the proven generation is not seen; nothing is retired".into(),
+            c.unit.phase_t,
+        );
     }
-    if let Routed::No(plan) = route_to(c, seen, attempt.old.unwrap_or(attempt.generation), attempt.generation, FULL_SHARE) {
+    if let Routed::No(plan) = route_to(
+        c,
+        seen,
+        attempt.old.unwrap_or(attempt.generation),
+        attempt.generation,
+        FULL_SHARE,
+    ) {
         return plan;
     }
-    let leftover = seen.generations().find(|state| state.number != attempt.generation && c.unit.generations.contains_key(&state.number));
+    let leftover = seen
+        .generations()
+        .find(|state| state.number != attempt.generation && c.unit.generations.contains_key(&state.number));
     match leftover {
-        Some(old) => c.act(Verb::Retire { generation: old.number, last: false }),
+        Some(old) => c.act(Verb::Retire {
+            generation: old.number,
+            last: false,
+        }),
         None => c.change(AttemptChange::Ended {
             outcome: AttemptOutcome::Succeeded,
             reason: "stable".into(),
@@ -628,13 +898,28 @@ fn retire(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
 
 /// The way back: all traffic to the old generation first, then the candidate goes. Tried for ever.
 fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
-    let (outcome, reason, message) = attempt.undo.clone().unwrap_or((AttemptOutcome::Stopped, "undone".into(), String::new()));
-    let ended = || c.change(AttemptChange::Ended { outcome, reason: reason.clone(), message: message.clone() });
-    let was_launched = c.unit.generations.get(&attempt.generation).is_some_and(|generation| generation.launched);
+    let (outcome, reason, message) = attempt
+        .undo
+        .clone()
+        .unwrap_or((AttemptOutcome::Stopped, "undone".into(), String::new()));
+    let ended = || {
+        c.change(AttemptChange::Ended {
+            outcome,
+            reason: reason.clone(),
+            message: message.clone(),
+        })
+    };
+    let was_launched = c
+        .unit
+        .generations
+        .get(&attempt.generation)
+        .is_some_and(|generation| generation.launched);
     if !was_launched {
         return ended();
     }
-    let Some(seen) = c.fresh() else { return c.look("target", unreachable_message(c), c.unit.phase_t) };
+    let Some(seen) = c.fresh() else {
+        return c.look("target", unreachable_message(c), c.unit.phase_t);
+    };
     if let Some(old) = attempt.old
         && seen.route().is_some()
         && let Routed::No(plan) = route_to(c, seen, old, old, FULL_SHARE)
@@ -645,15 +930,28 @@ fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         return ended();
     }
     if !attempt.explained && outcome != AttemptOutcome::Stopped {
-        let ask = Ask::Explain { workload: c.id.clone(), target: c.target.clone(), generation: attempt.generation };
-        return UnitPlan { asks: vec![ask], ..c.wait("diagnosis", "asking the target why".into(), c.unit.phase_t, None) };
+        let ask = Ask::Explain {
+            workload: c.id.clone(),
+            target: c.target.clone(),
+            generation: attempt.generation,
+        };
+        return UnitPlan {
+            asks: vec![ask],
+            ..c.wait("diagnosis", "asking the target why".into(), c.unit.phase_t, None)
+        };
     }
-    c.act(Verb::Retire { generation: attempt.generation, last: attempt.old.is_none() })
+    c.act(Verb::Retire {
+        generation: attempt.generation,
+        last: attempt.old.is_none(),
+    })
 }
 
 /// No attempt: stable, absent, or on the way out.
 fn rest(c: &UnitContext) -> UnitPlan {
-    let idle = || UnitPlan { look_at: Some(c.target_facts.observed_t + IDLE_LOOK_MS), ..UnitPlan::default() };
+    let idle = || UnitPlan {
+        look_at: Some(c.target_facts.observed_t + IDLE_LOOK_MS),
+        ..UnitPlan::default()
+    };
     if c.is_placed() || c.state.target_spec(c.target).is_none() {
         return idle();
     }
@@ -662,7 +960,10 @@ fn rest(c: &UnitContext) -> UnitPlan {
         PhaseName::Leaving => leave(c),
         _ if c.unit.held => c.wait(
             "removal-guard",
-            format!("its revision removes more than the limit; `holdfast allow-removals {}` lets it go", c.id.name()),
+            format!(
+                "its revision removes more than the limit; `holdfast allow-removals {}` lets it go",
+                c.id.name()
+            ),
             c.unit.phase_t,
             None,
         ),
@@ -673,18 +974,29 @@ fn rest(c: &UnitContext) -> UnitPlan {
                 message: "no manifest places it here any more".into(),
             };
             let because = vec![c.workload.spec_seq];
-            UnitPlan { records: vec![Draft::new(c.on(), because, Body::Attempt(change))], ..UnitPlan::default() }
+            UnitPlan {
+                records: vec![Draft::new(c.on(), because, Body::Attempt(change))],
+                ..UnitPlan::default()
+            }
         }
     }
 }
 
 fn leave(c: &UnitContext) -> UnitPlan {
-    let Some(seen) = c.fresh() else { return c.look("target", unreachable_message(c), c.unit.phase_t) };
-    let ours: Vec<GenNumber> =
-        seen.generations().map(|state| state.number).filter(|number| c.unit.generations.contains_key(number)).collect();
+    let Some(seen) = c.fresh() else {
+        return c.look("target", unreachable_message(c), c.unit.phase_t);
+    };
+    let ours: Vec<GenNumber> = seen
+        .generations()
+        .map(|state| state.number)
+        .filter(|number| c.unit.generations.contains_key(number))
+        .collect();
     match ours.as_slice() {
         [] => c.enter(PhaseName::Absent, "gone", "nothing of it is left on the target".into()),
-        [only] => c.act(Verb::Retire { generation: *only, last: true }),
+        [only] => c.act(Verb::Retire {
+            generation: *only,
+            last: true,
+        }),
         [first, ..] => {
             let off_line = seen.share(*first) == 0;
             let generation = if off_line { *first } else { ours[1] };

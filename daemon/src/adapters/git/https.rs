@@ -35,7 +35,14 @@ impl SmartSubtransport for Https {
             Service::UploadPack => false,
             Service::ReceivePackLs | Service::ReceivePack => return Err(git2::Error::from_str("Holdfast never pushes")),
         };
-        Ok(Box::new(Stream { name, settings, client, listing, request: Vec::new(), response: None }))
+        Ok(Box::new(Stream {
+            name,
+            settings,
+            client,
+            listing,
+            request: Vec::new(),
+            response: None,
+        }))
     }
 
     fn close(&self) -> Result<(), git2::Error> {
@@ -54,7 +61,9 @@ fn client(settings: &Settings) -> Result<Client, String> {
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
     Client::builder()
         .tls_backend_preconfigured(tls.with_root_certificates(roots).with_no_client_auth())
         .redirect(reqwest::redirect::Policy::none())
@@ -87,7 +96,13 @@ impl Stream {
         };
         if let Some((username, file)) = &self.settings.basic {
             let password = std::fs::read_to_string(file);
-            let password = password.map_err(|error| failed(&self.name, Class::Denied, format!("the password file {}: {error}", file.display())))?;
+            let password = password.map_err(|error| {
+                failed(
+                    &self.name,
+                    Class::Denied,
+                    format!("the password file {}: {error}", file.display()),
+                )
+            })?;
             request = request.basic_auth(username, Some(password.trim_end_matches(['\n', '\r'])));
         }
         let shown = self.settings.url.as_str();
@@ -101,12 +116,20 @@ impl Stream {
         let refused = |class, what: &str| Err(failed(&self.name, class, format!("{shown}: {what}")));
         match response.status() {
             StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return refused(Class::Denied, "the server refused the credentials (check auth.basic)"),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return refused(Class::Denied, "the server refused the credentials (check auth.basic)");
+            }
             StatusCode::NOT_FOUND => return refused(Class::NotFound, "there is no such repository"),
-            status if status.is_redirection() => return refused(Class::Invalid, "the server redirects elsewhere; name the final URL"),
+            status if status.is_redirection() => {
+                return refused(Class::Invalid, "the server redirects elsewhere; name the final URL");
+            }
             status => return refused(Class::Unreachable, &format!("the server answered {status}")),
         }
-        let media_type = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = response
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         if !media_type.starts_with("application/x-git-upload-pack") {
             return refused(Class::Invalid, "the server does not speak smart Git");
         }

@@ -62,7 +62,10 @@ impl GitConfig {
         self.ca_file.iter_mut().for_each(fix);
         match &mut self.auth {
             Some(GitAuth::Basic { password_file, .. }) => fix(password_file),
-            Some(GitAuth::Ssh { key_file, known_hosts_file }) => {
+            Some(GitAuth::Ssh {
+                key_file,
+                known_hosts_file,
+            }) => {
                 fix(key_file);
                 fix(known_hosts_file);
             }
@@ -79,13 +82,15 @@ impl GitConfig {
 
     /// The directory to watch, when the repository is on this machine.
     pub fn local_path(&self) -> Option<PathBuf> {
-        self.is_local().then(|| PathBuf::from(self.url.strip_prefix("file://").unwrap_or(&self.url)))
+        self.is_local()
+            .then(|| PathBuf::from(self.url.strip_prefix("file://").unwrap_or(&self.url)))
     }
 }
 
 /// `git@host:path`.
 fn is_scp_form(url: &str) -> bool {
-    url.split_once(':').is_some_and(|(host, _)| host.contains('@') && !host.contains('/'))
+    url.split_once(':')
+        .is_some_and(|(host, _)| host.contains('@') && !host.contains('/'))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +111,10 @@ pub struct GitError {
 
 impl GitError {
     fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
+        Self {
+            class,
+            message: message.into(),
+        }
     }
 
     fn from_git(what: &str, error: &git2::Error) -> Self {
@@ -114,7 +122,9 @@ impl GitError {
             (_, git2::ErrorCode::NotFound) => Class::NotFound,
             (_, git2::ErrorCode::Auth) => Class::Denied,
             (_, git2::ErrorCode::Certificate) => Class::HostKey,
-            (git2::ErrorClass::Net | git2::ErrorClass::Http | git2::ErrorClass::Ssh | git2::ErrorClass::Os, _) => Class::Unreachable,
+            (git2::ErrorClass::Net | git2::ErrorClass::Http | git2::ErrorClass::Ssh | git2::ErrorClass::Os, _) => {
+                Class::Unreachable
+            }
             _ => Class::Invalid,
         };
         Self::new(class, format!("{what}: {}", error.message()))
@@ -172,33 +182,51 @@ impl GitSource {
             Ok(repository) => repository,
             Err(_) => Repository::init_bare(mirror).map_err(|error| at(&error))?,
         };
-        Ok(Self { config: config.clone(), mirror: mirror_repository })
+        Ok(Self {
+            config: config.clone(),
+            mirror: mirror_repository,
+        })
     }
 
     /// Fetches the branch. `known` is the commit that was adopted last.
     pub fn fetch(&self, known: Option<&str>) -> Result<Head, GitError> {
         let url = transport::prepare(&self.config)?;
-        let mut remote = self.mirror.remote_anonymous(&url).map_err(|error| GitError::from_git(&self.config.url, &error))?;
+        let mut remote = self
+            .mirror
+            .remote_anonymous(&url)
+            .map_err(|error| GitError::from_git(&self.config.url, &error))?;
         let mut options = FetchOptions::new();
-        options.download_tags(git2::AutotagOption::None).follow_redirects(git2::RemoteRedirect::None);
+        options
+            .download_tags(git2::AutotagOption::None)
+            .follow_redirects(git2::RemoteRedirect::None);
         let refspec = format!("+refs/heads/{}:{REF}", self.config.branch);
         let fetched = remote.fetch(&[&refspec], Some(&mut options), None);
         drop(remote);
         if let Err(error) = fetched {
             return Err(transport::explain(&url).unwrap_or_else(|| GitError::from_git(&self.config.url, &error)));
         }
-        let missing = |_| GitError::new(Class::NotFound, format!("{} has no branch {:?}", self.config.url, self.config.branch));
+        let missing = |_| {
+            GitError::new(
+                Class::NotFound,
+                format!("{} has no branch {:?}", self.config.url, self.config.branch),
+            )
+        };
         let tip = self.mirror.refname_to_id(REF).map_err(missing)?;
         let fast_forward = match known.map(Oid::from_str) {
             Some(Ok(known)) => known == tip || self.mirror.graph_descendant_of(tip, known).unwrap_or(false),
             _ => true,
         };
-        Ok(Head { commit: tip.to_string(), fast_forward })
+        Ok(Head {
+            commit: tip.to_string(),
+            fast_forward,
+        })
     }
 
     fn commit(&self, commit: &str) -> Result<git2::Commit<'_>, GitError> {
         let oid = Oid::from_str(commit).map_err(|error| GitError::from_git(commit, &error))?;
-        self.mirror.find_commit(oid).map_err(|error| GitError::from_git(commit, &error))
+        self.mirror
+            .find_commit(oid)
+            .map_err(|error| GitError::from_git(commit, &error))
     }
 
     pub fn info(&self, commit: &str) -> Result<CommitInfo, GitError> {
@@ -212,7 +240,10 @@ impl GitSource {
 
     /// Every file in scope. Links and submodules are problems only where they look like manifests.
     pub fn tree(&self, commit: &str) -> Result<Tree, GitError> {
-        let tree = self.commit(commit)?.tree().map_err(|error| GitError::from_git(commit, &error))?;
+        let tree = self
+            .commit(commit)?
+            .tree()
+            .map_err(|error| GitError::from_git(commit, &error))?;
         let mut found = Tree::default();
         let scope = self.config.path.trim_matches('/').to_owned();
         let walked = tree.walk(TreeWalkMode::PreOrder, |directory, entry| {
@@ -228,7 +259,11 @@ impl GitSource {
         }
         if found.files.len() + found.problems.len() >= FILES_MAX {
             let message = format!("the repository has more than {FILES_MAX} files in scope");
-            found.problems.push(holdfast_core::manifest::FileProblem { file: scope, code: "too-many-files", message });
+            found.problems.push(holdfast_core::manifest::FileProblem {
+                file: scope,
+                code: "too-many-files",
+                message,
+            });
         }
         Ok(found)
     }
@@ -239,14 +274,24 @@ impl GitSource {
         let inside = scope.is_empty() || path == scope || path.starts_with(&format!("{scope}/"));
         if entry.kind() == Some(ObjectType::Tree) {
             let on_the_way = inside || format!("{scope}/").starts_with(&format!("{path}/"));
-            return if on_the_way { TreeWalkResult::Ok } else { TreeWalkResult::Skip };
+            return if on_the_way {
+                TreeWalkResult::Ok
+            } else {
+                TreeWalkResult::Skip
+            };
         }
         if !inside {
             return TreeWalkResult::Ok;
         }
         const LINK_MODE: i32 = 0o120_000;
         let is_manifest = name.ends_with(".yaml") || name.ends_with(".yml");
-        let mut problem = |code, message: &str| found.problems.push(holdfast_core::manifest::FileProblem { file: path.clone(), code, message: message.into() });
+        let mut problem = |code, message: &str| {
+            found.problems.push(holdfast_core::manifest::FileProblem {
+                file: path.clone(),
+                code,
+                message: message.into(),
+            })
+        };
         if std::str::from_utf8(entry.name_bytes()).is_err() {
             problem("not-utf8", "the file's name is not UTF-8");
             return TreeWalkResult::Ok;
@@ -257,12 +302,21 @@ impl GitSource {
             }
             return TreeWalkResult::Ok;
         }
-        let Ok(blob) = entry.to_object(&self.mirror).and_then(|object| object.peel_to_blob()) else { return TreeWalkResult::Ok };
+        let Ok(blob) = entry.to_object(&self.mirror).and_then(|object| object.peel_to_blob()) else {
+            return TreeWalkResult::Ok;
+        };
         if is_manifest && blob.size() > FILE_MAX_BYTES {
-            problem("file-too-large", &format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", blob.size()));
+            problem(
+                "file-too-large",
+                &format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", blob.size()),
+            );
             return TreeWalkResult::Ok;
         }
-        found.files.push(TreeFile { path, blob: entry.id().to_string(), size_bytes: blob.size() });
+        found.files.push(TreeFile {
+            path,
+            blob: entry.id().to_string(),
+            size_bytes: blob.size(),
+        });
         TreeWalkResult::Ok
     }
 
@@ -270,7 +324,10 @@ impl GitSource {
         let oid = Oid::from_str(blob).map_err(|error| GitError::from_git(blob, &error))?;
         let blob = self.mirror.find_blob(oid).map_err(|error| GitError::from_git(blob, &error))?;
         if blob.size() > FILE_MAX_BYTES {
-            return Err(GitError::new(Class::Invalid, format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", blob.size())));
+            return Err(GitError::new(
+                Class::Invalid,
+                format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", blob.size()),
+            ));
         }
         Ok(blob.content().to_vec())
     }

@@ -44,7 +44,11 @@ impl Place {
             }
         };
         // Nothing here may be taken for an option, by ssh or by the server's shell.
-        let host_ok = !destination.is_empty() && !destination.starts_with('-') && destination.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'@'));
+        let host_ok = !destination.is_empty()
+            && !destination.starts_with('-')
+            && destination
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'@'));
         let path_ok = !path.is_empty() && !path.starts_with('-') && !path.contains(['\'', '\n', '\0', '\\']);
         (host_ok && path_ok).then_some(Self { destination, port, path })
     }
@@ -61,21 +65,60 @@ impl SmartSubtransport for Ssh {
         let settings = ssh_settings(&name).ok_or_else(|| git2::Error::from_str("unknown remote"))?;
         for (what, file) in [("key", &settings.key_file), ("known_hosts", &settings.known_hosts_file)] {
             if !file.is_file() {
-                return Err(failed(&name, Class::Denied, format!("the {what} file {} is not there", file.display())));
+                return Err(failed(
+                    &name,
+                    Class::Denied,
+                    format!("the {what} file {} is not there", file.display()),
+                ));
             }
         }
         let mut command = Command::new("ssh");
-        command.args(["-F", "none", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"]);
-        command.args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "ForwardAgent=no", "-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no"]);
-        command.arg("-o").arg(format!("UserKnownHostsFile={}", settings.known_hosts_file.display()));
-        command.arg("-o").arg(format!("ConnectTimeout={}", (settings.timeout_ms / 1000).max(1)));
-        command.args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]).arg("-i").arg(&settings.key_file);
+        command.args([
+            "-F",
+            "none",
+            "-T",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "IdentitiesOnly=yes",
+        ]);
+        command.args([
+            "-o",
+            "GlobalKnownHostsFile=/dev/null",
+            "-o",
+            "ForwardAgent=no",
+            "-o",
+            "ClearAllForwardings=yes",
+            "-o",
+            "PermitLocalCommand=no",
+        ]);
+        command
+            .arg("-o")
+            .arg(format!("UserKnownHostsFile={}", settings.known_hosts_file.display()));
+        command
+            .arg("-o")
+            .arg(format!("ConnectTimeout={}", (settings.timeout_ms / 1000).max(1)));
+        command
+            .args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"])
+            .arg("-i")
+            .arg(&settings.key_file);
         if let Some(port) = settings.place.port {
             command.arg("-p").arg(port.to_string());
         }
-        command.arg("--").arg(&settings.place.destination).arg(format!("git-upload-pack '{}'", settings.place.path));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).env_remove("SSH_AUTH_SOCK");
-        let mut child = command.spawn().map_err(|error| failed(&name, Class::Invalid, format!("the ssh client cannot be run: {error}")))?;
+        command
+            .arg("--")
+            .arg(&settings.place.destination)
+            .arg(format!("git-upload-pack '{}'", settings.place.path));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .env_remove("SSH_AUTH_SOCK");
+        let mut child = command
+            .spawn()
+            .map_err(|error| failed(&name, Class::Invalid, format!("the ssh client cannot be run: {error}")))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err(failed(&name, Class::Invalid, "the ssh client has no pipes".into()));
         };
@@ -87,7 +130,14 @@ impl SmartSubtransport for Ssh {
             let _ = stderr.take(STDERR_KEPT_BYTES).read_to_end(&mut text);
             *kept.lock().unwrap_or_else(PoisonError::into_inner) = String::from_utf8_lossy(&text).into_owned();
         });
-        Ok(Box::new(Stream { name, child, stdin, stdout, said, answered: false }))
+        Ok(Box::new(Stream {
+            name,
+            child,
+            stdin,
+            stdout,
+            said,
+            answered: false,
+        }))
     }
 
     fn close(&self) -> Result<(), git2::Error> {
@@ -109,7 +159,12 @@ impl Stream {
     fn why(&mut self) -> io::Error {
         let _ = self.child.wait();
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("the server closed the connection").trim().to_owned();
+        let said = said
+            .lines()
+            .rfind(|line| !line.trim().is_empty())
+            .unwrap_or("the server closed the connection")
+            .trim()
+            .to_owned();
         let class = if said.contains("Host key verification failed") || said.contains("host key") {
             Class::HostKey
         } else if said.contains("Permission denied") {
@@ -155,10 +210,28 @@ mod tests {
 
     #[test]
     fn places() {
-        let place = |destination: &str, port, path: &str| Some(Place { destination: destination.into(), port, path: path.into() });
-        assert_eq!(Place::parse("ssh://git@h.example.com:2222/a/b.git"), place("git@h.example.com", Some(2222), "/a/b.git"));
-        assert_eq!(Place::parse("git@h.example.com:a/b.git"), place("git@h.example.com", None, "a/b.git"));
-        for bad in ["ssh://-oProxyCommand=x/a", "ssh://h/a'b", "ssh://h:x/a", "ssh://h", "git@h:-x"] {
+        let place = |destination: &str, port, path: &str| {
+            Some(Place {
+                destination: destination.into(),
+                port,
+                path: path.into(),
+            })
+        };
+        assert_eq!(
+            Place::parse("ssh://git@h.example.com:2222/a/b.git"),
+            place("git@h.example.com", Some(2222), "/a/b.git")
+        );
+        assert_eq!(
+            Place::parse("git@h.example.com:a/b.git"),
+            place("git@h.example.com", None, "a/b.git")
+        );
+        for bad in [
+            "ssh://-oProxyCommand=x/a",
+            "ssh://h/a'b",
+            "ssh://h:x/a",
+            "ssh://h",
+            "git@h:-x",
+        ] {
             assert_eq!(Place::parse(bad), None, "{bad}");
         }
     }

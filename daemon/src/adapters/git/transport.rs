@@ -40,23 +40,44 @@ pub(super) fn prepare(config: &GitConfig) -> Result<String, GitError> {
             return Err(invalid("plain http is only for loopback; use https"));
         }
         if !parsed.username().is_empty() || parsed.password().is_some() {
-            return Err(invalid("credentials belong into a file named by auth.basic.password_file, not into the URL"));
+            return Err(invalid(
+                "credentials belong into a file named by auth.basic.password_file, not into the URL",
+            ));
         }
         let basic = match &config.auth {
             Some(GitAuth::Basic { username, password_file }) => Some((username.clone(), password_file.clone())),
             Some(GitAuth::Ssh { .. }) => return Err(invalid("auth.ssh does not go with https")),
             None => None,
         };
-        ("holdfast-https", Remote::Https(https::Settings { url: parsed, basic, ca_file: config.ca_file.clone(), timeout_ms: config.timeout }))
+        (
+            "holdfast-https",
+            Remote::Https(https::Settings {
+                url: parsed,
+                basic,
+                ca_file: config.ca_file.clone(),
+                timeout_ms: config.timeout,
+            }),
+        )
     } else if url.starts_with("ssh://") || is_scp_form(url) {
-        let Some(GitAuth::Ssh { key_file, known_hosts_file }) = &config.auth else {
+        let Some(GitAuth::Ssh {
+            key_file,
+            known_hosts_file,
+        }) = &config.auth
+        else {
             return Err(invalid("ssh needs auth.ssh with key_file and known_hosts_file"));
         };
         let place = ssh::Place::parse(url).ok_or_else(|| invalid("not ssh://[USER@]HOST[:PORT]/PATH or USER@HOST:PATH"))?;
-        let settings = ssh::Settings { place, key_file: key_file.clone(), known_hosts_file: known_hosts_file.clone(), timeout_ms: config.timeout };
+        let settings = ssh::Settings {
+            place,
+            key_file: key_file.clone(),
+            known_hosts_file: known_hosts_file.clone(),
+            timeout_ms: config.timeout,
+        };
         ("holdfast-ssh", Remote::Ssh(settings))
     } else {
-        return Err(invalid("the scheme is not known; there are paths, file://, https:// and ssh://"));
+        return Err(invalid(
+            "the scheme is not known; there are paths, file://, https:// and ssh://",
+        ));
     };
     register();
     let id: String = url.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -71,7 +92,8 @@ fn remote(url: &str) -> Option<Remote> {
 }
 
 fn id_of(url: &str) -> &str {
-    url.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default())
+    url.split_once("://")
+        .map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default())
 }
 
 /// Keeps what really went wrong: libgit2 carries only a line of text.
@@ -87,7 +109,10 @@ pub(super) fn explain(url: &str) -> Option<GitError> {
     Some(GitError::new(class, message))
 }
 
-#[allow(unsafe_code, reason = "libgit2's table of transports is not locked; registered once, before any use of the schemes")]
+#[allow(
+    unsafe_code,
+    reason = "libgit2's table of transports is not locked; registered once, before any use of the schemes"
+)]
 fn register() {
     REGISTERED.call_once(|| {
         // SAFETY: `register` must not run while another thread uses or changes libgit2's table of transports. The `Once`
@@ -97,7 +122,10 @@ fn register() {
                 .and_then(|()| git2::transport::register("holdfast-ssh", |remote| Transport::smart(remote, false, ssh::Ssh)))
         };
         if let Err(error) = outcome {
-            tracing::error!(error = &error as &dyn std::error::Error, "Git transports could not be registered");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "Git transports could not be registered"
+            );
         }
     });
 }

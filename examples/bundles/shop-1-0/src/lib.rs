@@ -2,4 +2,8 @@
 
 use holdfast_bundle_shop::Version;
 
-holdfast_bundle_shop::serve!(Version { name: "1.0.0", fails_one_in: 0, healthy: true });
+holdfast_bundle_shop::serve!(Version {
+    name: "1.0.0",
+    fails_one_in: 0,
+    healthy: true
+});

@@ -2,4 +2,8 @@
 
 use holdfast_bundle_shop::Version;
 
-holdfast_bundle_shop::serve!(Version { name: "1.3.0", fails_one_in: 0, healthy: false });
+holdfast_bundle_shop::serve!(Version {
+    name: "1.3.0",
+    fails_one_in: 0,
+    healthy: false
+});
