@@ -226,7 +226,12 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
 fn check_retire(c: &UnitContext, number: GenNumber, last: bool) -> Result<(), Violation> {
     let there = seen(c)?;
     if c.unit.phase == PhaseName::Leaving {
-        return if placed(c) || c.unit.held {
+        // Placed again: only the rest of a removal that was begun already may go on.
+        let whole = c
+            .unit
+            .current
+            .is_some_and(|current| share(c, current) == FULL_SHARE && there.iter().any(|state| state.number == current));
+        return if c.unit.held || (placed(c) && whole) {
             Err(Violation::UnprovenRemoval)
         } else {
             Ok(())

@@ -487,9 +487,10 @@ impl Engine {
         if facts.call.in_flight != Some(intent) {
             return;
         }
-        let route_repeats = facts.call.route_repeats;
+        let (route_repeats, routed_t) = (facts.call.route_repeats, facts.call.routed_t);
         facts.call = CallFacts {
             route_repeats,
+            routed_t,
             ..CallFacts::default()
         };
         if let Ok(Progress::Pending {

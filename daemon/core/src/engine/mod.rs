@@ -467,7 +467,10 @@ impl Engine {
         let because = vec![attempt.map_or(generation.attempt, |attempt| attempt.id)];
         self.append(Draft::new(on, because, Body::Intent(intent)), By::daemon());
         if matches!(verb, Verb::Route { .. }) {
-            self.unit_facts_mut(id, target).call.route_repeats += 1;
+            let now = self.now.t;
+            let call = &mut self.unit_facts_mut(id, target).call;
+            call.route_repeats += 1;
+            call.routed_t = now;
         } else {
             self.unit_facts_mut(id, target).call.route_repeats = 0;
         }

@@ -38,7 +38,7 @@ pub struct Document {
 pub enum DocumentKind {
     /// None: it has problems.
     Target(Option<TargetSpec>),
-    Workload(Option<WorkloadDraft>),
+    Workload(Option<Box<WorkloadDraft>>),
 }
 
 /// A workload whose config files have not been looked up yet.
@@ -165,7 +165,7 @@ impl Reader<'_> {
             DocumentKind::Target(target.filter(|_| self.problems.len() == before))
         } else {
             let workload = spec.and_then(|spec| self.workload(spec, labels));
-            DocumentKind::Workload(workload.filter(|_| self.problems.len() == before))
+            DocumentKind::Workload(workload.filter(|_| self.problems.len() == before).map(Box::new))
         };
         Some((kind, name, name_place))
     }
@@ -288,9 +288,7 @@ impl Reader<'_> {
     }
 
     fn placement(&mut self, spec: &Node) -> Option<Placement> {
-        let Some(node) = self.object(spec, "placement", "placement") else {
-            return None;
-        };
+        let node = self.object(spec, "placement", "placement")?;
         let targets = self.object(node, "targets", "targets")?;
         match (targets.get("matchLabels"), targets.get("names")) {
             (Some(_), None) => Some(Placement::MatchLabels(self.text_map(targets, "matchLabels"))),

@@ -95,6 +95,8 @@ pub struct CallFacts {
     pub progress: String,
     /// Routes that were done but did not read back as asked.
     pub route_repeats: u32,
+    /// When the last route was intended: the back-off of the next one counts from here.
+    pub routed_t: Millis,
 }
 
 /// Counters that a target reported for one generation.

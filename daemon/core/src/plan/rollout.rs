@@ -76,7 +76,7 @@ pub fn plan_rollout(c: &RolloutContext) -> RolloutPlan {
                 plan.waiting = pinning.waiting;
                 plan
             }
-            _ => pinning,
+            _ => *pinning,
         },
     }
 }
@@ -122,7 +122,7 @@ fn change(c: &RolloutContext, request: &Request, to: RolloutState, reason: &str,
 }
 
 /// What the manifest asks for beyond the present request. `Err`: its references are not all pinned yet.
-fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, RolloutPlan> {
+fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, Box<RolloutPlan>> {
     // A command that came after this spec rules; only a newer spec can overrule it.
     if c.workload
         .request
@@ -142,7 +142,7 @@ fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, Rollout
         }
     }
     if pins.len() < spec.artifacts.len() {
-        return Err(missing);
+        return Err(Box::new(missing));
     }
     let digests = pins.iter().map(|(name, pin)| (name.clone(), pin.digest.clone())).collect();
     let release = Release::from_spec(spec, &digests);

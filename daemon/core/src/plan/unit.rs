@@ -658,7 +658,7 @@ fn route_to(c: &UnitContext, seen: Seen, from: GenNumber, to: GenNumber, weight:
         ));
     }
     if c.facts.call.route_repeats > 0 {
-        let again_at = c.target_facts.observed_t + backoff_ms(c.facts.call.route_repeats);
+        let again_at = c.facts.call.routed_t + backoff_ms(c.facts.call.route_repeats);
         if c.now < again_at {
             let mut plan = c.look("route", "the weights do not read back as set yet".into(), c.unit.phase_t);
             plan.wake_at = earliest(plan.wake_at, Some(again_at));
@@ -952,12 +952,14 @@ fn rest(c: &UnitContext) -> UnitPlan {
         look_at: Some(c.target_facts.observed_t + IDLE_LOOK_MS),
         ..UnitPlan::default()
     };
+    if c.unit.phase == PhaseName::Leaving && c.state.target_spec(c.target).is_some() {
+        return if c.is_placed() { stay(c) } else { leave(c) };
+    }
     if c.is_placed() || c.state.target_spec(c.target).is_none() {
         return idle();
     }
     match c.unit.phase {
         PhaseName::Absent => idle(),
-        PhaseName::Leaving => leave(c),
         _ if c.unit.held => c.wait(
             "removal-guard",
             format!(
@@ -979,6 +981,27 @@ fn rest(c: &UnitContext) -> UnitPlan {
                 ..UnitPlan::default()
             }
         }
+    }
+}
+
+/// Placed again while it was leaving. What still serves whole stays; what was begun to be taken away is taken away whole,
+/// and the rollout launches anew.
+fn stay(c: &UnitContext) -> UnitPlan {
+    let Some(seen) = c.fresh() else {
+        return c.look("target", unreachable_message(c), c.unit.phase_t);
+    };
+    let whole = c
+        .unit
+        .current
+        .is_some_and(|number| seen.generation(number).is_some() && seen.share(number) == FULL_SHARE);
+    if whole {
+        c.enter(
+            PhaseName::Stable,
+            "placed",
+            "placed here again before anything was taken away".into(),
+        )
+    } else {
+        leave(c)
     }
 }
 
