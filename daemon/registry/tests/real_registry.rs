@@ -1,0 +1,211 @@
+//! Against Debian's docker-registry: open, basic and bearer. Run by `tests/run registry`, which starts them.
+
+use holdfast_registry::{Class, INDEX_TYPE, MANIFEST_TYPE, Reference, Registries, RegistryConfig};
+use reqwest::blocking::Client;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+fn env(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run this by `tests/run registry`"))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    format!(
+        "sha256:{}",
+        Sha256::digest(bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    )
+}
+
+/// Pushes as any client would.
+struct Pusher {
+    client: Client,
+    host: String,
+    authorization: Option<String>,
+}
+
+impl Pusher {
+    fn new(host: &str, authorization: Option<&str>) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self {
+            client,
+            host: host.into(),
+            authorization: authorization.map(str::to_owned),
+        }
+    }
+
+    fn put(&self, url: &str, media_type: &str, bytes: &[u8]) {
+        let mut request = self.client.put(url).header("content-type", media_type).body(bytes.to_vec());
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let response = request.send().unwrap();
+        assert!(response.status().is_success(), "PUT {url}: {}", response.status());
+    }
+
+    fn blob(&self, repository: &str, bytes: &[u8]) -> String {
+        let digest = sha256(bytes);
+        let mut request = self
+            .client
+            .post(format!("http://{}/v2/{repository}/blobs/uploads/", self.host));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let location = request.send().unwrap().headers()["location"].to_str().unwrap().to_owned();
+        let joiner = if location.contains('?') { '&' } else { '?' };
+        self.put(
+            &format!("{location}{joiner}digest={digest}"),
+            "application/octet-stream",
+            bytes,
+        );
+        digest
+    }
+
+    fn manifest(&self, repository: &str, name: &str, media_type: &str, bytes: &[u8]) -> String {
+        self.put(
+            &format!("http://{}/v2/{repository}/manifests/{name}", self.host),
+            media_type,
+            bytes,
+        );
+        sha256(bytes)
+    }
+
+    fn image(&self, repository: &str, tag: &str, content: &[u8]) -> String {
+        let (config, layer) = (self.blob(repository, b"{}"), self.blob(repository, content));
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST_TYPE,
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2 },
+            "layers": [{ "mediaType": "application/wasm", "digest": layer, "size": content.len() }],
+        });
+        self.manifest(repository, tag, MANIFEST_TYPE, manifest.to_string().as_bytes())
+    }
+}
+
+fn registries(config: serde_json::Value) -> Registries {
+    let config: RegistryConfig = serde_json::from_value(config).unwrap();
+    Registries::new(&[config]).unwrap()
+}
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+#[test]
+fn tags_move_and_digests_stay() {
+    let host = env("HOLDFAST_REGISTRY_OPEN");
+    let pusher = Pusher::new(&host, None);
+    let registries = registries(json!({ "host": host, "plain_http": true }));
+    let reference = Reference::parse(&format!("{host}/team/app:stable")).unwrap();
+    let first = pusher.image("team/app", "stable", b"one");
+    let resolved = block(registries.resolve(&reference, None)).unwrap().unwrap();
+    assert_eq!(resolved.digest, first);
+    assert_eq!(resolved.evidence.headers["docker-content-digest"], first);
+    assert_eq!(resolved.images[0].blobs[0].digest, sha256(b"one"));
+    assert!(
+        block(registries.resolve(&reference, Some(&first))).unwrap().is_none(),
+        "unchanged"
+    );
+    let second = pusher.image("team/app", "stable", b"two");
+    assert_eq!(
+        block(registries.resolve(&reference, Some(&first))).unwrap().unwrap().digest,
+        second
+    );
+    let source = reference.source();
+    assert_eq!(block(registries.fetch_blob(&source, &sha256(b"one"), 100)).unwrap(), b"one");
+    assert_eq!(
+        block(registries.fetch_blob(&source, &sha256(b"one"), 2)).unwrap_err().class,
+        Class::TooLarge
+    );
+    assert_eq!(
+        block(registries.fetch_blob(&source, &sha256(b"none"), 100))
+            .unwrap_err()
+            .class,
+        Class::NotFound
+    );
+    let missing = Reference::parse(&format!("{host}/team/app:never")).unwrap();
+    assert_eq!(block(registries.resolve(&missing, None)).unwrap_err().class, Class::NotFound);
+}
+
+#[test]
+fn an_index_gives_every_platform() {
+    let host = env("HOLDFAST_REGISTRY_OPEN");
+    let pusher = Pusher::new(&host, None);
+    let (one, two) = (
+        pusher.image("multi", "amd64", b"amd64"),
+        pusher.image("multi", "arm64", b"arm64"),
+    );
+    let child = |digest: &str, architecture: &str| json!({ "mediaType": MANIFEST_TYPE, "digest": digest, "size": 1, "platform": { "os": "linux", "architecture": architecture } });
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [child(&one, "amd64"), child(&two, "arm64")] });
+    let digest = pusher.manifest("multi", "v1", INDEX_TYPE, index.to_string().as_bytes());
+    let registries = registries(json!({ "host": host, "plain_http": true }));
+    let resolved = block(registries.resolve(&Reference::parse(&format!("{host}/multi:v1")).unwrap(), None))
+        .unwrap()
+        .unwrap();
+    assert_eq!(resolved.digest, digest);
+    let platforms: Vec<(&str, &str)> = resolved
+        .images
+        .iter()
+        .map(|image| (image.platform.as_str(), image.manifest.as_str()))
+        .collect();
+    assert_eq!(platforms, [("linux/amd64", one.as_str()), ("linux/arm64", two.as_str())]);
+}
+
+#[test]
+fn basic_authentication() {
+    let host = env("HOLDFAST_REGISTRY_BASIC");
+    let digest = Pusher::new(&host, Some("Basic Y2k6c2VjcmV0")).image("private", "v1", b"secret bytes");
+    let reference = Reference::parse(&format!("{host}/private:v1")).unwrap();
+    let with = |password: &str| {
+        registries(json!({ "host": host, "plain_http": true, "auth": { "username": "ci", "password_file": env(password) } }))
+    };
+    assert_eq!(
+        block(with("HOLDFAST_REGISTRY_PASSWORD").resolve(&reference, None))
+            .unwrap()
+            .unwrap()
+            .digest,
+        digest
+    );
+    assert_eq!(
+        block(with("HOLDFAST_REGISTRY_WRONG_PASSWORD").resolve(&reference, None))
+            .unwrap_err()
+            .class,
+        Class::Denied
+    );
+    let anonymous = registries(json!({ "host": host, "plain_http": true }));
+    assert_eq!(block(anonymous.resolve(&reference, None)).unwrap_err().class, Class::Denied);
+}
+
+#[test]
+fn bearer_tokens() {
+    let host = env("HOLDFAST_REGISTRY_BEARER");
+    let reference = Reference::parse(&format!("{host}/tokens:v1")).unwrap();
+    let with = |password: &str| {
+        registries(json!({ "host": host, "plain_http": true, "auth": { "username": "ci", "password_file": env(password) } }))
+    };
+    // Nothing is there yet, so a 404 says that the token was accepted.
+    assert_eq!(
+        block(registries(json!({ "host": host, "plain_http": true })).resolve(&reference, None))
+            .unwrap_err()
+            .class,
+        Class::NotFound
+    );
+    assert_eq!(
+        block(with("HOLDFAST_REGISTRY_PASSWORD").resolve(&reference, None))
+            .unwrap_err()
+            .class,
+        Class::NotFound
+    );
+    assert_eq!(
+        block(with("HOLDFAST_REGISTRY_WRONG_PASSWORD").resolve(&reference, None))
+            .unwrap_err()
+            .class,
+        Class::Denied
+    );
+}
