@@ -124,6 +124,7 @@ fn run<D: Disk>(mut ledger: Ledger<D>, queue: &Receiver<Job>) -> Result<(), Ledg
             }
         }
         if !batches.is_empty() {
+            #[allow(clippy::disallowed_methods, reason = "the head follows within a real time")]
             unnoted_since.get_or_insert_with(Instant::now);
             for (done, outcome) in dones.into_iter().zip(ledger.append_group(&batches)) {
                 done(outcome);

@@ -274,6 +274,9 @@ fn telemetry(live: &Live) -> Value {
     Value::Object(samples)
 }
 
+/// Name, type, help and value of a metric.
+type Family = (&'static str, &'static str, &'static str, fn(&Live) -> f64);
+
 fn metrics(site: &Site) -> String {
     let mut text = String::new();
     let record = site.record();
@@ -283,7 +286,7 @@ fn metrics(site: &Site) -> String {
             .iter()
             .flat_map(|(key, workload)| workload.generations.keys().map(move |number| (key, *number)))
     };
-    let families: [(&str, &str, &str, fn(&Live) -> f64); 3] = [
+    let families: [Family; 3] = [
         (
             "holdfast_edge_requests_total",
             "counter",

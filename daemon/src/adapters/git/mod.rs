@@ -193,7 +193,7 @@ impl GitSource {
         let url = transport::prepare(&self.config)?;
         let mut remote = self
             .mirror
-            .remote_anonymous(&url)
+            .remote_anonymous(&url.0)
             .map_err(|error| GitError::from_git(&self.config.url, &error))?;
         let mut options = FetchOptions::new();
         options
@@ -203,7 +203,7 @@ impl GitSource {
         let fetched = remote.fetch(&[&refspec], Some(&mut options), None);
         drop(remote);
         if let Err(error) = fetched {
-            return Err(transport::explain(&url).unwrap_or_else(|| GitError::from_git(&self.config.url, &error)));
+            return Err(transport::explain(&url.0).unwrap_or_else(|| GitError::from_git(&self.config.url, &error)));
         }
         let missing = |_| {
             GitError::new(

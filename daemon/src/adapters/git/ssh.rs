@@ -7,7 +7,7 @@ use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 const STDERR_KEPT_BYTES: u64 = 4 << 10;
 
@@ -122,20 +122,18 @@ impl SmartSubtransport for Ssh {
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err(failed(&name, Class::Invalid, "the ssh client has no pipes".into()));
         };
-        let said = Arc::new(Mutex::new(String::new()));
-        let kept = said.clone();
         // Read apart, or a chatty client would block on a full pipe.
-        std::thread::spawn(move || {
+        let said = std::thread::spawn(move || {
             let mut text = Vec::new();
             let _ = stderr.take(STDERR_KEPT_BYTES).read_to_end(&mut text);
-            *kept.lock().unwrap_or_else(PoisonError::into_inner) = String::from_utf8_lossy(&text).into_owned();
+            String::from_utf8_lossy(&text).into_owned()
         });
         Ok(Box::new(Stream {
             name,
             child,
             stdin,
             stdout,
-            said,
+            said: Some(said),
             answered: false,
         }))
     }
@@ -150,7 +148,7 @@ struct Stream {
     child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
-    said: Arc<Mutex<String>>,
+    said: Option<JoinHandle<String>>,
     answered: bool,
 }
 
@@ -158,7 +156,8 @@ impl Stream {
     /// The client ended without a word from the server: its own words say why.
     fn why(&mut self) -> io::Error {
         let _ = self.child.wait();
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // The client has ended, so its last words are on their way.
+        let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
         let said = said
             .lines()
             .rfind(|line| !line.trim().is_empty())
