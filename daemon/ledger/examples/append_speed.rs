@@ -1,6 +1,8 @@
 //! How fast the ledger is on this machine's disk: `cargo run --release -p holdfast-ledger --example append_speed [ENTRIES]`.
 //! Prints, and asserts nothing.
 
+#![allow(clippy::disallowed_methods, reason = "waits and measures in real time")]
+
 use holdfast_core::entry::{Body, By, ENTRY_VERSION, Entry, On, Pin};
 use holdfast_core::ids::Digest;
 use holdfast_ledger::index::{By as Key, Filter, Index};

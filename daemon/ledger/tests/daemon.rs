@@ -1,5 +1,7 @@
 //! The ledger as the daemon uses it: a real directory, the writer's thread, readers beside it, the index.
 
+#![allow(clippy::disallowed_methods, reason = "waits and measures in real time")]
+
 mod common;
 
 use common::{assert_holds, batch, entry, fill, small_segments};

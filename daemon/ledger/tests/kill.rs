@@ -3,6 +3,8 @@
 //! The child is this very program, run again with an environment variable. It prints each phase that it enters and each
 //! size that was acknowledged to a pipe; the parent kills it within a phase that it chose beforehand.
 
+#![allow(clippy::disallowed_methods, reason = "waits and measures in real time")]
+
 mod common;
 
 use common::{Random, assert_holds, batch, small_segments};

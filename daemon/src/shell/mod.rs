@@ -249,6 +249,7 @@ fn stop_on_signal(events: mpsc::UnboundedSender<Event>) -> Result<tokio::task::J
 }
 
 impl Shell {
+    #[allow(clippy::disallowed_methods, reason = "a stop waits in real time")]
     async fn run(&mut self, mut inbox: mpsc::UnboundedReceiver<Event>) -> Result<(), ShellError> {
         let mut deadline: Option<tokio::time::Instant> = None;
         loop {

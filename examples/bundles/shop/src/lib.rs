@@ -24,7 +24,7 @@ impl Version {
                 (503, "the price list is missing\n".to_owned())
             }
             // Every request is a fresh instance, so chance is the only memory it has.
-            _ if self.fails_one_in > 0 && wasip2::random::random::get_random_u64() % self.fails_one_in == 0 => {
+            _ if self.fails_one_in > 0 && wasip2::random::random::get_random_u64().is_multiple_of(self.fails_one_in) => {
                 eprintln!("shop {}: a price was not a number", self.name);
                 (500, "a price was not a number\n".to_owned())
             }
