@@ -36,7 +36,9 @@ fn main() {
         cargo.args(["--package", package]);
     }
     // What the outer build was told about the host's compiler is wrong for the guests.
-    for (name, _) in env::vars() {
+    for (name, _) in env::vars_os() {
+        // A name that is not text is none of cargo's.
+        let Some(name) = name.to_str() else { continue };
         let outer = name.starts_with("CARGO_PROFILE") || name.starts_with("CARGO_ENCODED") || name.starts_with("CARGO_FEATURE_");
         let named = [
             "RUSTFLAGS",
@@ -49,7 +51,7 @@ fn main() {
             "MAKEFLAGS",
             "MFLAGS",
         ];
-        if outer || named.contains(&name.as_str()) {
+        if outer || named.contains(&name) {
             cargo.env_remove(name);
         }
     }
@@ -84,10 +86,16 @@ fn has_target(rustc: &str) -> bool {
 /// On some machines rustup does not look at `targets` in rust-toolchain.toml.
 fn add_target(rustc: &str) {
     println!("cargo:warning=adding the compile target {TARGET} by rustup");
-    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+    let mut arguments = vec!["target".to_owned(), "add".to_owned()];
+    if let Ok(toolchain) = env::var("RUSTUP_TOOLCHAIN") {
+        arguments.extend(["--toolchain".to_owned(), toolchain]);
+    }
+    arguments.push(TARGET.to_owned());
+    let added = Command::new("rustup").args(&arguments).status();
     if !added.is_ok_and(|status| status.success()) || !has_target(rustc) {
         fail(&format!(
-            "the compile target {TARGET} is missing and rustup could not add it; run `rustup target add {TARGET}` and build again"
+            "the compile target {TARGET} is missing and rustup could not add it; run `rustup {}` and build again",
+            arguments.join(" ")
         ));
     }
 }
