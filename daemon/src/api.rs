@@ -3,7 +3,7 @@
 
 use crate::shell::Event;
 use holdfast_core::engine::CommandRequest;
-use holdfast_core::entry::By;
+use holdfast_core::entry::{By, Precondition};
 use holdfast_core::ids::WorkloadId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -145,7 +145,10 @@ async fn answer(line: &str, uid: u32, events: &mpsc::UnboundedSender<Event>) -> 
             };
             Query::Command(CommandRequest {
                 by,
+                person: None,
                 workload,
+                target: None,
+                only_if: Precondition::default(),
                 wish,
                 reason,
                 key,

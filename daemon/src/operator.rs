@@ -251,6 +251,7 @@ impl Operator {
                     target: entry.target.clone(),
                     plugin: entry.plugin.clone(),
                     grants: binding.grants.clone(),
+                    fixed: BTreeMap::new(),
                 };
                 Ok((rule, Arc::new(binding)))
             })
@@ -264,6 +265,7 @@ impl Operator {
             bindings: self.bindings()?.into_iter().map(|(rule, _)| rule).collect(),
             tag_poll_ms: self.tag_poll.max(100),
             removals_per_revision: self.limits.removals_per_revision,
+            ..EngineConfig::default()
         })
     }
 }

@@ -86,7 +86,7 @@ fn check_verb(c: &UnitContext, verb: &Verb) -> Result<(), Violation> {
     }
     match verb {
         Verb::Launch { generation, .. } => check_launch(c, *generation),
-        Verb::Scale { .. } => Ok(()),
+        Verb::Scale { .. } | Verb::Run { .. } => Ok(()),
         Verb::Route { shares, lead } => check_route(c, shares, *lead),
         Verb::Retire { generation, last } => check_retire(c, *generation, *last),
     }

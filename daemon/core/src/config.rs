@@ -16,6 +16,30 @@ pub struct EngineConfig {
     pub tag_poll_ms: Millis,
     /// Units that one revision may remove; more wait for a command.
     pub removals_per_revision: usize,
+    /// A unit that no manifest places any more is kept so long before it leaves.
+    pub removal_grace_ms: Millis,
+    /// Heals of drift in an hour, over all units; more wait for a command.
+    pub heals_per_hour: usize,
+    /// A tag that a selector would take has to point at the same digest for so long first.
+    pub settle_ms: Millis,
+    /// Hold a deploy whose way back could not be pulled any more.
+    pub way_back_required: bool,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            repository: "main".into(),
+            plugins: BTreeMap::new(),
+            bindings: Vec::new(),
+            tag_poll_ms: 60_000,
+            removals_per_revision: 10,
+            removal_grace_ms: 30_000,
+            heals_per_hour: 30,
+            settle_ms: 120_000,
+            way_back_required: true,
+        }
+    }
 }
 
 /// Which targets a plugin may drive, and the hash of what it is granted there.
@@ -25,6 +49,8 @@ pub struct BindingRule {
     pub target: String,
     pub plugin: String,
     pub grants: Digest,
+    /// Fields of a target's `config` that must have these values: a committer cannot choose others.
+    pub fixed: BTreeMap<String, serde_json::Value>,
 }
 
 impl EngineConfig {

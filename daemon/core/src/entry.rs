@@ -4,8 +4,8 @@
 //! content, which is durable before the entry is.
 
 use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, UnitId, WorkloadId};
-use crate::spec::{TargetSpec, WorkloadSpec};
-use crate::target::{FaultClass, PluginRef, Verb};
+use crate::spec::{Selector, TargetSpec, WorkloadSpec};
+use crate::target::{Abilities, FaultClass, PluginRef, Verb};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +94,7 @@ pub enum Body {
     Spec(Spec),
     Pin(Pin),
     TagMoved(TagMoved),
+    Selection(Selection),
     Rollout(RolloutChange),
     Attempt(AttemptChange),
     Intent(Intent),
@@ -103,16 +104,19 @@ pub enum Body {
     Command(Command),
     Target(TargetChange),
     Plugin(PluginSeen),
+    Drift(Drift),
+    Guard(Guard),
     Clock(ClockTick),
 }
 
 impl Body {
-    pub const KINDS: [&'static str; 15] = [
+    pub const KINDS: [&'static str; 18] = [
         "term",
         "source",
         "spec",
         "pin",
         "tag-moved",
+        "selection",
         "rollout",
         "attempt",
         "intent",
@@ -122,6 +126,8 @@ impl Body {
         "command",
         "target",
         "plugin",
+        "drift",
+        "guard",
         "clock",
     ];
     pub fn kind(&self) -> &'static str {
@@ -131,16 +137,19 @@ impl Body {
             Body::Spec(_) => 2,
             Body::Pin(_) => 3,
             Body::TagMoved(_) => 4,
-            Body::Rollout(_) => 5,
-            Body::Attempt(_) => 6,
-            Body::Intent(_) => 7,
-            Body::Result(_) => 8,
-            Body::Verdict(_) => 9,
-            Body::Quarantine(_) => 10,
-            Body::Command(_) => 11,
-            Body::Target(_) => 12,
-            Body::Plugin(_) => 13,
-            Body::Clock(_) => 14,
+            Body::Selection(_) => 5,
+            Body::Rollout(_) => 6,
+            Body::Attempt(_) => 7,
+            Body::Intent(_) => 8,
+            Body::Result(_) => 9,
+            Body::Verdict(_) => 10,
+            Body::Quarantine(_) => 11,
+            Body::Command(_) => 12,
+            Body::Target(_) => 13,
+            Body::Plugin(_) => 14,
+            Body::Drift(_) => 15,
+            Body::Guard(_) => 16,
+            Body::Clock(_) => 17,
         };
         Self::KINDS[at]
     }
@@ -176,6 +185,9 @@ pub struct Source {
     pub signer: String,
     /// Salted hash of the author's e-mail.
     pub author: String,
+    /// Salted hashes of the e-mails of everybody who wrote or committed something since `old`: they do not approve it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub contributors: BTreeSet<String>,
     pub summary: String,
     pub committed_s: i64,
     pub changed: Vec<WorkloadId>,
@@ -244,10 +256,25 @@ pub struct TagMoved {
     pub evidence: Value,
 }
 
+/// A selector's tag: the request that it makes follows from it. The tag's pin is in the same batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    pub artifact: String,
+    pub repository: String,
+    pub select: Selector,
+    pub tag: String,
+    /// How many tags the repository had, and the SHA-256 of all of them in order, one a line.
+    pub candidates: u32,
+    pub candidates_hash: Digest,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutChange {
     pub to: RolloutState,
     pub release: ReleaseId,
+    /// With `rolling` and `holding`: which wave, from 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wave: u32,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -265,6 +292,8 @@ pub struct RolloutChange {
 pub enum RolloutState {
     /// Waiting for nothing but its units.
     Rolling,
+    /// The wave is through; its hold is not over.
+    Holding,
     /// Some unit failed; no new unit starts.
     Halted,
     /// Never began: quarantined, or a target cannot do it.
@@ -285,6 +314,15 @@ pub enum AttemptChange {
         old: Option<GenNumber>,
         plugin: PluginRef,
         request: Seq,
+        /// What the plugin said this release can do here: the strategy keeps to it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        abilities: Option<Abilities>,
+        /// A parked generation that is scaled up again, instead of a launch.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        revived: bool,
+        /// Replaces what drifted: the same release again, with no steps.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        heal: bool,
     },
     /// A transition of the unit's state machine.
     Phase { to: PhaseName, reason: String, message: String },
@@ -303,6 +341,9 @@ pub enum AttemptChange {
         outcome: AttemptOutcome,
         reason: String,
         message: String,
+        /// Generations that stay parked on the target, oldest first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parked: Vec<GenNumber>,
     },
     /// The generation's content as it was right after launch.
     Fingerprint { fingerprint: String },
@@ -326,6 +367,7 @@ pub enum PhaseName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttemptOutcome {
+    /// The new generation serves alone.
     Succeeded,
     /// A bad verdict: quarantined.
     Bad,
@@ -407,6 +449,29 @@ pub struct Command {
     pub reason: String,
     /// Repeating a command with the same key does nothing.
     pub key: String,
+    /// What the person meant, as far as they said: it was so when the command was taken.
+    #[serde(default, skip_serializing_if = "Precondition::is_empty")]
+    pub only_if: Precondition,
+}
+
+/// What must be so for a command to be taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Precondition {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Seq>,
+    /// The beginning of a release id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Weight in 1/10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+}
+
+impl Precondition {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -432,6 +497,27 @@ pub enum CommandVerb {
     AllowRemovals {
         workloads: BTreeSet<WorkloadId>,
     },
+    /// One person's yes to one step of one rollout.
+    Approve {
+        rollout: Seq,
+        release: ReleaseId,
+        step: u32,
+        /// Name that the operator's configuration gives this person.
+        approver: String,
+    },
+    /// Try again what could not be tried, was lost or was stalled; never what is quarantined.
+    Retry,
+    /// Units drop what they are at and turn to the newest request.
+    DeployNow,
+    /// Nothing new begins on this workload (or target) until it is thawed.
+    Freeze,
+    Thaw,
+    /// Resolve a reference anew: the pin may become another digest, and that is a new release.
+    Repin {
+        reference: String,
+    },
+    /// Heals beyond their limit may go on.
+    AllowHeals,
 }
 
 impl CommandVerb {
@@ -445,6 +531,13 @@ impl CommandVerb {
             CommandVerb::Lift { .. } => "lift",
             CommandVerb::AcceptRewrite { .. } => "accept-rewrite",
             CommandVerb::AllowRemovals { .. } => "allow-removals",
+            CommandVerb::Approve { .. } => "approve",
+            CommandVerb::Retry => "retry",
+            CommandVerb::DeployNow => "deploy-now",
+            CommandVerb::Freeze => "freeze",
+            CommandVerb::Thaw => "thaw",
+            CommandVerb::Repin { .. } => "repin",
+            CommandVerb::AllowHeals => "allow-heals",
         }
     }
 }
@@ -475,9 +568,50 @@ pub struct PluginSeen {
     pub exports: Vec<String>,
 }
 
+/// The world is not as it was left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    pub what: DriftKind,
+    pub wanted: String,
+    pub seen: String,
+    /// What is done about it: "replace", "scale", "route", "retire" or "nothing".
+    pub answer: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriftKind {
+    /// The serving generation is gone.
+    Missing,
+    /// Some of its instances are.
+    Instances,
+    /// It runs a digest that is not of its pin.
+    Digest,
+    /// Content that nobody may edit was edited.
+    Content,
+    /// The route is not as set.
+    Route,
+    /// A generation of ours that nothing wants.
+    Extra,
+    /// Edited, and edited back or filled in by the target: the new fingerprint counts.
+    Rebased,
+}
+
+/// A numeric limit was reached: that class of effect waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// "heals-per-unit" or "heals-per-hour".
+    pub class: String,
+    pub limit: u32,
+}
+
 /// Bounds what a crash costs an open hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockTick {}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum EntryError {

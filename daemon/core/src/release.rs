@@ -4,7 +4,7 @@
 //! policy stay out, so that a new default of ours never changes what an old commit means.
 
 use crate::ids::{Digest, ReleaseId};
-use crate::spec::WorkloadSpec;
+use crate::spec::{Job, SecretRef, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -21,6 +21,12 @@ pub struct Release {
     pub template: Value,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, Digest>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretRef>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Job>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Job>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +44,9 @@ impl Release {
             artifacts: pins.clone(),
             template: spec.template.clone(),
             files: spec.files.clone(),
+            secrets: spec.secrets.clone(),
+            before: spec.before.clone(),
+            after: spec.after.clone(),
         }
     }
 
@@ -72,6 +81,9 @@ mod tests {
             artifacts: [("main".to_owned(), digest)].into(),
             template,
             files: BTreeMap::new(),
+            secrets: Vec::new(),
+            before: Vec::new(),
+            after: Vec::new(),
         }
     }
 

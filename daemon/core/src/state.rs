@@ -5,8 +5,8 @@
 
 use crate::entry::*;
 use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, WorkloadId, fence};
-use crate::spec::{TargetSpec, WorkloadSpec};
-use crate::target::{FaultClass, PluginRef, Verb};
+use crate::spec::{ArtifactSpec, JobScope, Selector, TargetSpec, WorkloadSpec};
+use crate::target::{Abilities, FaultClass, Hook, PluginRef, Verb};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const PROVEN_KEPT: usize = 16;
 /// Idempotency keys of commands that are remembered.
 const COMMAND_KEYS_KEPT: usize = 256;
+const HOUR_MS: Millis = 3_600_000;
+/// Times of heals that are remembered, for the guard on all of them.
+const HEALS_KEPT: usize = 1_000;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -27,6 +30,21 @@ pub struct State {
     pub targets: BTreeMap<TargetName, TargetState>,
     pub workloads: BTreeMap<WorkloadId, WorkloadState>,
     pub command_keys: Vec<String>,
+    /// When drift was healed, within the last hour.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heals: Vec<Millis>,
+    /// The limit on heals was reached: since this entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heal_guard: Option<Seq>,
+}
+
+/// Nothing new begins here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    pub seq: Seq,
+    pub by: String,
+    pub reason: String,
+    pub t: Millis,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +54,8 @@ pub struct SourceHead {
     pub summary: String,
     pub t: Millis,
     pub problems: Vec<SourceProblem>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub contributors: BTreeSet<String>,
     /// A tip that is no fast-forward: not taken until a person says so.
     pub rewrite: Option<String>,
 }
@@ -47,6 +67,11 @@ pub struct TargetState {
     pub seq: Seq,
     pub claim: Claim,
     pub unreachable: Option<String>,
+    /// Ledger time at which it was written down that the target is away.
+    #[serde(default)]
+    pub unreachable_t: Millis,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Frozen>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,8 +90,25 @@ pub struct WorkloadState {
     pub spec: Option<WorkloadSpec>,
     pub spec_seq: Seq,
     pub commit: String,
+    /// Who wrote the revision that the spec is of.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub contributors: BTreeSet<String>,
     pub presence: Option<Presence>,
     pub pins: BTreeMap<String, PinState>,
+    /// Artifact name to the tag that its selector took last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub selections: BTreeMap<String, SelectionState>,
+    /// References that a command wants resolved anew, and the command.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub repins: BTreeMap<String, Seq>,
+    /// The last pin that a command asked for: a wish as new as this.
+    #[serde(default)]
+    pub repinned: Seq,
+    /// Release, then `HOOK/JOB` or `HOOK/JOB@TARGET`: what became of it. Kept for the workload's life: never twice.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<ReleaseId, BTreeMap<String, JobState>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Frozen>,
     pub request: Option<Request>,
     pub releases: BTreeMap<ReleaseId, ReleaseState>,
     pub quarantine: BTreeMap<ReleaseId, Vec<QuarantineState>>,
@@ -86,6 +128,60 @@ pub struct PinState {
     pub moved_to: Option<Digest>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelectionState {
+    pub repository: String,
+    pub select: Selector,
+    pub tag: String,
+    pub seq: Seq,
+}
+
+impl SelectionState {
+    /// The reference text that the selection stands for.
+    pub fn reference(&self) -> String {
+        format!("{}:{}", self.repository, self.tag)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobState {
+    pub outcome: JobOutcome,
+    /// Where it runs or ran.
+    pub target: TargetName,
+    /// Its intent.
+    pub seq: Seq,
+    /// The manifest's `attempt` number at the time: a failed job is tried again under a higher one.
+    pub attempt: u32,
+    pub t: Millis,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobOutcome {
+    Running,
+    Done,
+    Failed,
+    /// Begun, and the target knows nothing of it: a person decides.
+    Lost,
+}
+
+/// The key of a job in `WorkloadState::jobs`.
+pub fn job_key(hook: Hook, job: &str, scope: JobScope, target: &str) -> String {
+    match scope {
+        JobScope::Placement => format!("{}/{job}", hook.as_str()),
+        JobScope::Target => format!("{}/{job}@{target}", hook.as_str()),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalState {
+    pub step: u32,
+    pub approver: String,
+    pub seq: Seq,
+}
+
 /// The wish that the workload's units serve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -103,16 +199,33 @@ pub struct Request {
     pub reason: String,
     pub message: String,
     pub paused: bool,
-    /// Failures before this entry no longer halt it: somebody said `resume`.
+    /// Failures before this entry no longer halt it: somebody said `resume` or `retry`.
     pub resumed: Seq,
+    /// The wave that is rolling or held, from 0.
+    #[serde(default)]
+    pub wave: u32,
+    /// Units at an older request drop it at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub now: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<ApprovalState>,
+    /// Who wrote what it deploys.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub contributors: BTreeSet<String>,
 }
 
 impl Request {
     pub fn is_open(&self) -> bool {
         matches!(
             self.state,
-            RolloutState::Rolling | RolloutState::Halted | RolloutState::Aborting
+            RolloutState::Rolling | RolloutState::Holding | RolloutState::Halted | RolloutState::Aborting
         )
+    }
+
+    /// Different people who said yes to this step.
+    pub fn approvers(&self, step: u32) -> BTreeSet<&str> {
+        let of_step = self.approvals.iter().filter(|approval| approval.step == step);
+        of_step.map(|approval| approval.approver.as_str()).collect()
     }
 }
 
@@ -151,6 +264,23 @@ pub struct UnitState {
     pub last_fault_t: Millis,
     /// It would leave, but its revision removes more than the limit allows.
     pub held: bool,
+    /// Generations kept at size 0 for a way back, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parked: Vec<GenNumber>,
+    /// When drift here was healed, within the last hour.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heals: Vec<Millis>,
+    /// What was written down about drift and is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftState>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftState {
+    pub what: DriftKind,
+    pub seen: String,
+    pub seq: Seq,
+    pub t: Millis,
 }
 
 impl Default for UnitState {
@@ -169,6 +299,9 @@ impl Default for UnitState {
             last_fault: None,
             last_fault_t: 0,
             held: false,
+            parked: Vec::new(),
+            heals: Vec::new(),
+            drift: None,
         }
     }
 }
@@ -210,6 +343,19 @@ pub struct AttemptState {
     /// With phase undoing: how it will end.
     pub undo: Option<(AttemptOutcome, String, String)>,
     pub explained: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abilities: Option<Abilities>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revived: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub heal: bool,
+}
+
+impl AttemptState {
+    /// What this release can do here. An attempt from before abilities were recorded was admitted for the whole of them.
+    pub fn can(&self) -> Abilities {
+        self.abilities.clone().unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,6 +395,28 @@ impl WorkloadState {
     /// The manifest's `attempt` number that a request for this release has, or 1.
     pub fn attempt_number(&self) -> u32 {
         self.request.as_ref().map_or(1, |request| request.attempt)
+    }
+
+    /// The entry that made the newest wish: a spec, a selection or a repin.
+    pub fn wish_seq(&self) -> Seq {
+        let wanted = self.spec.iter().flat_map(|spec| spec.artifacts.keys());
+        let selected = wanted.filter_map(|name| Some(self.selections.get(name)?.seq)).max();
+        self.spec_seq.max(self.repinned).max(selected.unwrap_or(0))
+    }
+
+    /// The reference text of an artifact, where it is named or was selected by the selector that the spec has now.
+    pub fn reference(&self, name: &str) -> Option<String> {
+        match self.spec.as_ref()?.artifacts.get(name)? {
+            ArtifactSpec::Reference(text) => Some(text.clone()),
+            ArtifactSpec::Select { repository, select } => {
+                let chosen = self.selections.get(name)?;
+                (chosen.repository == *repository && chosen.select == *select).then(|| chosen.reference())
+            }
+        }
+    }
+
+    pub fn job(&self, release: &ReleaseId, key: &str) -> Option<&JobState> {
+        self.jobs.get(release)?.get(key)
     }
 }
 
@@ -297,18 +465,32 @@ impl State {
             Body::Target(change) => self.fold_target(entry, change),
             Body::Command(command) => self.fold_command(entry, command),
             Body::Plugin(_) | Body::Clock(_) => {}
+            Body::Guard(guard) => match &entry.on.workload {
+                Some(_) => self.fold_workload(entry),
+                None if guard.class == "heals-per-hour" => self.heal_guard = Some(entry.seq),
+                None => {}
+            },
             Body::Pin(_)
             | Body::TagMoved(_)
+            | Body::Selection(_)
+            | Body::Drift(_)
             | Body::Rollout(_)
             | Body::Attempt(_)
             | Body::Intent(_)
             | Body::Result(_)
             | Body::Verdict(_)
             | Body::Quarantine(_) => {
-                if let Some(workload) = entry.on.workload.as_ref() {
-                    self.workloads.entry(workload.clone()).or_default().fold(entry);
+                if let Body::Attempt(AttemptChange::Began { heal: true, .. }) = &entry.body {
+                    remember_heal(&mut self.heals, entry.t);
                 }
+                self.fold_workload(entry);
             }
+        }
+    }
+
+    fn fold_workload(&mut self, entry: &Entry) {
+        if let Some(workload) = entry.on.workload.as_ref() {
+            self.workloads.entry(workload.clone()).or_default().fold(entry);
         }
     }
 
@@ -320,6 +502,7 @@ impl State {
                 summary: source.summary.clone(),
                 t: entry.t,
                 problems: source.problems.clone(),
+                contributors: source.contributors.clone(),
                 rewrite: None,
             });
         } else if let Some(head) = &mut self.source {
@@ -337,6 +520,7 @@ impl State {
     }
 
     fn fold_spec(&mut self, entry: &Entry, spec: &Spec) {
+        let contributors = self.source.as_ref().map(|head| head.contributors.clone()).unwrap_or_default();
         match (&spec.object, &entry.on.workload, &entry.on.target) {
             (SpecObject::Workload { presence, spec: content }, Some(id), _) => {
                 let workload = self.workloads.entry(id.clone()).or_default();
@@ -346,6 +530,7 @@ impl State {
                     workload.spec = Some(content.clone());
                     workload.spec_seq = entry.seq;
                     workload.commit = spec.commit.clone();
+                    workload.contributors = contributors;
                     workload.units.values_mut().for_each(|unit| unit.held = false);
                 }
             }
@@ -368,7 +553,10 @@ impl State {
             TargetChange::Claimed => target.claim = Claim::Ours,
             TargetChange::Conflict { owner } => target.claim = Claim::Conflict(owner.clone()),
             TargetChange::Ahead { fence } => target.claim = Claim::Ahead(*fence),
-            TargetChange::Unreachable { message } => target.unreachable = Some(message.clone()),
+            TargetChange::Unreachable { message } => {
+                target.unreachable = Some(message.clone());
+                target.unreachable_t = entry.t;
+            }
             TargetChange::Reachable => target.unreachable = None,
         }
     }
@@ -385,35 +573,103 @@ impl State {
                 }
             }
         }
-        let Some(workload) = entry.on.workload.as_ref().and_then(|id| self.workloads.get_mut(id)) else {
-            return;
+        let frozen = || Frozen {
+            seq: entry.seq,
+            by: entry.by.id.clone(),
+            reason: command.reason.clone(),
+            t: entry.t,
         };
-        let Some(request) = &mut workload.request else { return };
-        match &command.verb {
-            CommandVerb::Pause => request.paused = true,
-            CommandVerb::Resume => {
-                request.paused = false;
-                request.resumed = entry.seq;
+        match (&command.verb, &entry.on.workload, &entry.on.target) {
+            (CommandVerb::Freeze, None, Some(name)) => self.targets.entry(name.clone()).or_default().frozen = Some(frozen()),
+            (CommandVerb::Thaw, None, Some(name)) => self.targets.entry(name.clone()).or_default().frozen = None,
+            (CommandVerb::AllowHeals, _, _) => {
+                self.heals.clear();
+                self.heal_guard = None;
+                self.workloads
+                    .values_mut()
+                    .flat_map(|w| w.units.values_mut())
+                    .for_each(|unit| unit.heals.clear());
             }
-            CommandVerb::Advance => {
-                for attempt in workload.units.values_mut().filter_map(|unit| unit.attempt.as_mut()) {
-                    attempt.passed = Some(attempt.weight);
-                    attempt.judged = None;
+            (verb, Some(id), _) => {
+                if let Some(workload) = self.workloads.get_mut(id) {
+                    workload.fold_command(entry, verb, frozen());
                 }
             }
-            CommandVerb::Rollback { .. }
-            | CommandVerb::Abort
-            | CommandVerb::Lift { .. }
-            | CommandVerb::AcceptRewrite { .. }
-            | CommandVerb::AllowRemovals { .. } => {}
+            _ => {}
         }
     }
 }
 
+/// Adds one time and lets those go that are older than an hour.
+fn remember_heal(heals: &mut Vec<Millis>, t: Millis) {
+    heals.retain(|then| then + HOUR_MS > t);
+    heals.push(t);
+    if heals.len() > HEALS_KEPT {
+        heals.remove(0);
+    }
+}
+
 impl WorkloadState {
+    fn fold_command(&mut self, entry: &Entry, verb: &CommandVerb, frozen: Frozen) {
+        match verb {
+            CommandVerb::Freeze => self.frozen = Some(frozen),
+            CommandVerb::Thaw => self.frozen = None,
+            CommandVerb::Repin { reference } => {
+                self.repins.insert(reference.clone(), entry.seq);
+            }
+            CommandVerb::Retry => self.retry(),
+            _ => {}
+        }
+        let Some(request) = &mut self.request else { return };
+        match verb {
+            CommandVerb::Pause => request.paused = true,
+            CommandVerb::Resume | CommandVerb::Retry => {
+                request.paused = false;
+                request.resumed = entry.seq;
+            }
+            CommandVerb::DeployNow => request.now = true,
+            CommandVerb::Advance => {
+                for attempt in self.units.values_mut().filter_map(|unit| unit.attempt.as_mut()) {
+                    attempt.passed = Some(attempt.weight);
+                    attempt.judged = None;
+                }
+            }
+            CommandVerb::Approve {
+                rollout,
+                release,
+                step,
+                approver,
+            } => {
+                if request.id == *rollout && request.release == *release {
+                    request.approvals.push(ApprovalState {
+                        step: *step,
+                        approver: approver.clone(),
+                        seq: entry.seq,
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A person wants it tried again: lost jobs count as not begun, and back-off begins anew.
+    fn retry(&mut self) {
+        for jobs in self.jobs.values_mut() {
+            jobs.retain(|_, job| job.outcome != JobOutcome::Lost);
+        }
+        for unit in self.units.values_mut() {
+            unit.faults = 0;
+            unit.last_fault = None;
+            unit.heals.clear();
+        }
+    }
+
     fn fold(&mut self, entry: &Entry) {
         match &entry.body {
             Body::Pin(pin) => {
+                if self.repins.remove(&pin.reference).is_some() {
+                    self.repinned = entry.seq;
+                }
                 let images = entry.blobs.get("images").cloned();
                 self.pins.insert(
                     pin.reference.clone(),
@@ -431,10 +687,20 @@ impl WorkloadState {
                     pin.moved_to = (moved.seen != pin.digest).then(|| moved.seen.clone());
                 }
             }
+            Body::Selection(selection) => {
+                let state = SelectionState {
+                    repository: selection.repository.clone(),
+                    select: selection.select.clone(),
+                    tag: selection.tag.clone(),
+                    seq: entry.seq,
+                };
+                self.selections.insert(selection.artifact.clone(), state);
+            }
             Body::Rollout(change) => self.fold_rollout(entry, change),
             Body::Quarantine(quarantine) => self.fold_quarantine(entry, quarantine),
             _ => {
                 let Some(target) = entry.on.target.clone() else { return };
+                self.fold_job(entry, &target);
                 let commit = self
                     .request
                     .as_ref()
@@ -451,12 +717,73 @@ impl WorkloadState {
         }
     }
 
+    /// What the intent and the result of a `run` mean for the job.
+    fn fold_job(&mut self, entry: &Entry, target: &TargetName) {
+        let Some(unit) = self.units.get(target) else { return };
+        let (verb, outcome) = match &entry.body {
+            Body::Intent(intent) => (&intent.verb, None),
+            Body::Result(outcome) if outcome.closed => match &unit.intent {
+                Some(open) if open.seq == outcome.intent => (&open.verb, Some(outcome)),
+                _ => return,
+            },
+            _ => return,
+        };
+        let Verb::Run {
+            generation,
+            job,
+            hook,
+            scope,
+        } = verb
+        else {
+            return;
+        };
+        let Some(release) = unit.generations.get(generation).map(|generation| generation.release.clone()) else {
+            return;
+        };
+        let attempt = self.attempt_number();
+        let key = job_key(*hook, job, *scope, target);
+        let jobs = self.jobs.entry(release).or_default();
+        match outcome {
+            None => {
+                let state = JobState {
+                    outcome: JobOutcome::Running,
+                    target: target.clone(),
+                    seq: entry.seq,
+                    attempt,
+                    t: entry.t,
+                    message: String::new(),
+                };
+                jobs.insert(key, state);
+            }
+            Some(outcome) => {
+                let ended = match outcome.class {
+                    None => JobOutcome::Done,
+                    Some(FaultClass::Failed) => JobOutcome::Failed,
+                    Some(FaultClass::Absent) => JobOutcome::Lost,
+                    // Refused before it began.
+                    Some(_) => {
+                        jobs.remove(&key);
+                        return;
+                    }
+                };
+                if let Some(state) = jobs.get_mut(&key) {
+                    state.outcome = ended;
+                    state.t = entry.t;
+                    state.message = outcome.message.chars().take(500).collect();
+                }
+            }
+        }
+    }
+
     fn fold_rollout(&mut self, entry: &Entry, change: &RolloutChange) {
         let Some(id) = entry.on.rollout else { return };
         let (reason, message) = (change.reason.clone(), change.message.clone());
         match &mut self.request {
             Some(request) if request.id == id => {
                 request.state = change.to;
+                if matches!(change.to, RolloutState::Rolling | RolloutState::Holding) {
+                    request.wave = change.wave;
+                }
                 request.since = entry.t;
                 request.seq = entry.seq;
                 (request.reason, request.message) = (reason, message);
@@ -475,6 +802,10 @@ impl WorkloadState {
                     message,
                     paused: false,
                     resumed: id,
+                    wave: change.wave,
+                    now: false,
+                    approvals: Vec::new(),
+                    contributors: self.contributors.clone(),
                 });
                 let images = change
                     .artifacts
@@ -540,6 +871,22 @@ impl WorkloadState {
 impl UnitState {
     fn fold(&mut self, entry: &Entry, commit: String) {
         match &entry.body {
+            Body::Drift(drift) => {
+                if drift.what == DriftKind::Rebased {
+                    let current = self.current.and_then(|number| self.generations.get_mut(&number));
+                    if let Some(current) = current {
+                        current.fingerprint = drift.seen.clone();
+                    }
+                    self.drift = None;
+                } else {
+                    self.drift = Some(DriftState {
+                        what: drift.what,
+                        seen: drift.seen.clone(),
+                        seq: entry.seq,
+                        t: entry.t,
+                    });
+                }
+            }
             Body::Attempt(change) => self.fold_attempt(entry, change, commit),
             Body::Intent(intent) => {
                 if let Verb::Launch { generation, .. } = intent.verb
@@ -580,7 +927,14 @@ impl UnitState {
                 old,
                 plugin,
                 request,
+                abilities,
+                revived,
+                heal,
             } => {
+                if *heal {
+                    remember_heal(&mut self.heals, entry.t);
+                }
+                self.parked.retain(|number| number != generation);
                 self.next_generation = self.next_generation.max(generation + 1);
                 let generation_state = GenState {
                     release: release.clone(),
@@ -588,7 +942,7 @@ impl UnitState {
                     plugin: plugin.clone(),
                     attempt: entry.seq,
                     commit,
-                    launched: false,
+                    launched: *revived,
                     fingerprint: String::new(),
                     since: entry.t,
                 };
@@ -609,6 +963,9 @@ impl UnitState {
                     judged: None,
                     undo: None,
                     explained: false,
+                    abilities: abilities.clone(),
+                    revived: *revived,
+                    heal: *heal,
                 });
                 self.enter(PhaseName::Preparing, entry.t);
             }
@@ -626,7 +983,9 @@ impl UnitState {
                 if matches!(to, PhaseName::Absent) {
                     // The tombstone: numbers are never reused.
                     self.generations.clear();
+                    self.parked.clear();
                     self.current = None;
+                    self.drift = None;
                 }
                 self.enter(*to, entry.t);
             }
@@ -661,11 +1020,15 @@ impl UnitState {
                 outcome,
                 reason,
                 message,
+                parked,
             } => {
                 let Some(attempt) = self.attempt.take() else { return };
+                self.parked = parked.clone();
+                self.drift = None;
                 if *outcome == AttemptOutcome::Succeeded {
                     self.current = Some(attempt.generation);
-                    self.generations.retain(|number, _| *number == attempt.generation);
+                    self.generations
+                        .retain(|number, _| *number == attempt.generation || parked.contains(number));
                 } else {
                     self.generations.remove(&attempt.generation);
                 }

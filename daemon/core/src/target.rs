@@ -1,6 +1,7 @@
 //! What the engine and a target say to each other, in plain values. They mirror `sdk/wit` one to one; the host converts.
 
-use crate::ids::{Digest, GenNumber, Seq};
+use crate::ids::{Digest, FULL_SHARE, GenNumber, Seq};
+use crate::spec::JobScope;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,35 @@ pub struct Abilities {
     pub seamless: bool,
     pub guarded: bool,
     pub probed: bool,
+}
+
+/// A target that can do everything.
+impl Default for Abilities {
+    fn default() -> Self {
+        Self {
+            routing: Routing::Weighted,
+            most_live: u32::MAX,
+            finest_share: 1,
+            sizing: Sizing::Planned,
+            overlap: true,
+            staged: true,
+            seamless: true,
+            guarded: true,
+            probed: true,
+        }
+    }
+}
+
+impl Abilities {
+    /// Whether an observed share is the wanted one, as finely as the target can set it.
+    pub fn same_share(&self, seen: u32, wanted: u32) -> bool {
+        let whole = |share: u32| share == 0 || share == FULL_SHARE;
+        if whole(wanted) {
+            seen == wanted
+        } else {
+            seen.abs_diff(wanted) < self.finest_share.max(1)
+        }
+    }
 }
 
 /// `at` is a JSON pointer below /template or /config.
@@ -208,15 +238,51 @@ pub enum Verb {
         generation: GenNumber,
         last: bool,
     },
+    /// Run a job to its end, under a name of its own; at most once, unless the manifest says it may be repeated.
+    Run {
+        generation: GenNumber,
+        job: String,
+        hook: Hook,
+        scope: JobScope,
+    },
+}
+
+/// When a job runs: before anything is launched, or once the new generation has all traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hook {
+    Before,
+    After,
+}
+
+impl Hook {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Hook::Before => "before",
+            Hook::After => "after",
+        }
+    }
 }
 
 impl Verb {
+    /// The generation that the verb is about; of a route, the one that leads.
+    pub fn generation(&self) -> GenNumber {
+        match self {
+            Verb::Launch { generation, .. }
+            | Verb::Scale { generation, .. }
+            | Verb::Retire { generation, .. }
+            | Verb::Run { generation, .. } => *generation,
+            Verb::Route { lead, .. } => *lead,
+        }
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Verb::Launch { .. } => "launch",
             Verb::Scale { .. } => "scale",
             Verb::Route { .. } => "route",
             Verb::Retire { .. } => "retire",
+            Verb::Run { .. } => "run",
         }
     }
 }
@@ -260,6 +326,15 @@ pub struct Artifact {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    pub name: String,
+    pub version: String,
+    /// What a request body carries; the host puts the value in, JSON-escaped or as base64.
+    pub marker: String,
+    pub marker_base64: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileBody {
     pub path: String,
     pub body: Vec<u8>,
@@ -283,6 +358,7 @@ pub struct Generation {
     /// JSON with `${...}` filled in.
     pub template: String,
     pub files: Vec<FileBody>,
+    pub secrets: Vec<Secret>,
     pub stamps: Vec<Stamp>,
     pub drain_ms: u32,
 }
@@ -299,6 +375,15 @@ pub struct Excerpt {
     pub instance: String,
     pub source: String,
     pub text: String,
+}
+
+/// One difference between what a target has and what it should have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub item: String,
+    pub path: String,
+    pub have: String,
+    pub want: String,
 }
 
 /// A counter or gauge of a target's own. `*_total` are cumulative since the generation began.

@@ -259,8 +259,8 @@ fn is_wish_new(workload: &WorkloadState) -> bool {
     };
     let digests: Option<std::collections::BTreeMap<_, _>> = spec
         .artifacts
-        .iter()
-        .map(|(name, reference)| Some((name.clone(), workload.pins.get(reference)?.digest.clone())))
+        .keys()
+        .map(|name| Some((name.clone(), workload.pins.get(&workload.reference(name)?)?.digest.clone())))
         .collect();
     digests.is_none_or(|digests| {
         crate::release::Release::from_spec(spec, &digests).id() != request.release || spec.attempt != request.attempt

@@ -80,24 +80,16 @@ fn shares(list: &[(u32, u32)]) -> Vec<Share> {
 
 /// Shifting at 10 %, the old generation on 90 %, nothing wrong.
 fn case() -> Case {
+    let artifacts = [("main".to_owned(), ArtifactSpec::Reference("r.example.com/app:1".to_owned()))].into();
     let spec = WorkloadSpec {
-        labels: BTreeMap::new(),
-        artifacts: [("main".to_owned(), "r.example.com/app:1".to_owned())].into(),
-        placement: Placement::Names(vec!["t".into()]),
-        instances: 1,
-        template: json!({}),
-        files: BTreeMap::new(),
-        strategy: Strategy::BlueGreen { bake_ms: 0 },
         health: Health {
             timeout_ms: 2,
             interval_ms: 1,
             stable_ms: 1,
             http: None,
+            telemetry_required: false,
         },
-        analysis: vec![],
-        rollback: Rollback::Automatic,
-        drain_ms: 0,
-        attempt: 1,
+        ..WorkloadSpec::new(artifacts, Targets::Names(vec!["t".into()]).into())
     };
     let attempt = AttemptState {
         id: 3,
@@ -115,6 +107,9 @@ fn case() -> Case {
         judged: None,
         undo: None,
         explained: false,
+        abilities: None,
+        revived: false,
+        heal: false,
     };
     let unit = UnitState {
         next_generation: 3,
@@ -143,6 +138,10 @@ fn case() -> Case {
         message: String::new(),
         paused: false,
         resumed: 1,
+        wave: 0,
+        now: false,
+        approvals: Vec::new(),
+        contributors: Default::default(),
     };
     let workload = WorkloadState {
         spec: Some(spec),

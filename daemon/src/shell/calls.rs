@@ -151,6 +151,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             workload,
             target,
             generations,
+            queries: _,
         } => {
             let subjects: Vec<_> = generations
                 .iter()
@@ -164,6 +165,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
                         workload,
                         target,
                         samples,
+                        answers: BTreeMap::new(),
                     },
                 );
             });
@@ -187,6 +189,51 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
                 );
             });
         }
+        Ask::Room {
+            workload,
+            target,
+            generation,
+        } => send(
+            &world,
+            Input::Roomed {
+                workload,
+                target,
+                generation,
+                room: Ok(None),
+            },
+        ),
+        Ask::Diff {
+            workload,
+            target,
+            generation,
+        } => send(
+            &world,
+            Input::Diffed {
+                workload,
+                target,
+                generation,
+                changes: Err(fault(FaultClass::Absent, "this plugin shows no differences")),
+            },
+        ),
+        Ask::Tags { workload, repository } => send(
+            &world,
+            Input::Tagged {
+                workload,
+                repository,
+                outcome: Err(PinFailure {
+                    message: "tags are not listed".into(),
+                    retry_after_ms: None,
+                }),
+            },
+        ),
+        Ask::Pullable { workload, release } => send(
+            &world,
+            Input::PullChecked {
+                workload,
+                release,
+                outcome: Ok(()),
+            },
+        ),
     }
 }
 
@@ -504,6 +551,7 @@ fn generation(
         artifacts,
         template: template.to_string(),
         files: files.collect::<Result<_, String>>()?,
+        secrets: Vec::new(),
         stamps: stamps
             .into_iter()
             .map(|(name, value)| Stamp {
@@ -519,8 +567,8 @@ fn generation(
 pub(super) fn call(world: &World, engine: &Engine, call: Durable<Call>) {
     let call = call.into_inner();
     let numbers: Vec<u32> = match &call.verb {
-        Verb::Launch { generation, .. } | Verb::Scale { generation, .. } | Verb::Retire { generation, .. } => vec![*generation],
         Verb::Route { shares, .. } => shares.iter().map(|share| share.number).collect(),
+        verb => vec![verb.generation()],
     };
     let subjects: Option<Vec<Subject>> = numbers
         .iter()
@@ -570,6 +618,10 @@ async fn perform(world: &World, call: &Call, subjects: &[Subject]) -> (Result<Pr
         Verb::Launch { size, .. } => plugin.launch(&options, &first.generation, *size).await,
         Verb::Scale { size, .. } => plugin.scale(&options, &first.generation, *size).await,
         Verb::Retire { last, .. } => plugin.retire(&options, &first.generation, *last).await,
+        Verb::Run { job, .. } => {
+            let message = format!("job {job}: this plugin runs no jobs");
+            return (Err(fault(FaultClass::Invalid, message)), Vec::new());
+        }
         Verb::Route { shares, lead } => {
             let entries: Vec<RouteEntry> = prepared
                 .iter()

@@ -69,7 +69,7 @@ impl Oracle {
                     }
                 }
             }
-            Verb::Scale { .. } | Verb::Retire { .. } => {}
+            Verb::Scale { .. } | Verb::Retire { .. } | Verb::Run { .. } => {}
         }
         Ok(())
     }

@@ -80,6 +80,7 @@ impl Site {
                     .map(|share| (share.number, share.live))
                     .collect();
             }
+            Verb::Run { .. } => {}
             Verb::Retire { generation, last } => {
                 if self.shares.get(generation).is_some_and(|live| *live > 0) && !last {
                     return Err(fault(FaultClass::Conflict, "live", None));

@@ -5,7 +5,7 @@ use crate::random::Random;
 use crate::site::{Quality, Site};
 use holdfast_core::config::{BindingRule, EngineConfig};
 use holdfast_core::engine::*;
-use holdfast_core::entry::{By, Entry, Term};
+use holdfast_core::entry::{By, Entry, Precondition, Term};
 use holdfast_core::ids::{Digest, WorkloadId};
 use holdfast_core::plan::{Ask, PLANNER_VERSION};
 use holdfast_core::spec::*;
@@ -73,15 +73,15 @@ pub struct World {
 fn config() -> EngineConfig {
     let grants = Digest::of(b"grants");
     EngineConfig {
-        repository: "main".into(),
         plugins: [("edge".to_owned(), Digest::of(b"plugin"))].into(),
         bindings: vec![BindingRule {
             target: "*".into(),
             plugin: "edge".into(),
             grants,
+            fixed: BTreeMap::new(),
         }],
         tag_poll_ms: 20_000,
-        removals_per_revision: 10,
+        ..EngineConfig::default()
     }
 }
 
@@ -107,6 +107,7 @@ fn spec(version: u64, canary: bool, attempt: u32) -> WorkloadSpec {
         },
         fail_when: "canary.value > baseline.value * 2.0 && canary.value > 0.01".into(),
         interval_ms: 500,
+        at: Vec::new(),
         failures: 2,
         min_samples: 10,
         unmeasured: Unmeasured {
@@ -115,24 +116,26 @@ fn spec(version: u64, canary: bool, attempt: u32) -> WorkloadSpec {
         },
         dry_run: false,
     };
+    let artifacts = [(
+        "main".to_owned(),
+        ArtifactSpec::Reference(format!("r.example.com/app:v{version}")),
+    )]
+    .into();
     WorkloadSpec {
-        labels: BTreeMap::new(),
-        artifacts: [("main".to_owned(), format!("r.example.com/app:v{version}"))].into(),
-        placement: Placement::MatchLabels(BTreeMap::new()),
-        instances: 1,
         template: json!({ "version": version }),
-        files: BTreeMap::new(),
         strategy,
         health: Health {
             timeout_ms: 20_000,
             interval_ms: 500,
             stable_ms: 1_000,
             http: Some(HttpHealth { path: "/healthz".into() }),
+            telemetry_required: false,
         },
         analysis: vec![analysis],
-        rollback: Rollback::Automatic,
         drain_ms: 1_000,
         attempt,
+        standby: 0,
+        ..WorkloadSpec::new(artifacts, Targets::MatchLabels(BTreeMap::new()).into())
     }
 }
 
@@ -526,6 +529,7 @@ impl World {
                 workload,
                 target,
                 generations,
+                queries: _,
             } => {
                 let site = &self.sites[&target];
                 let now = self.now;
@@ -556,6 +560,7 @@ impl World {
                     workload,
                     target,
                     samples,
+                    answers: BTreeMap::new(),
                 }
             }
             Ask::Explain {
@@ -567,6 +572,36 @@ impl World {
                 target,
                 generation,
                 excerpts: if faulty { Err(away()) } else { Ok(Vec::new()) },
+            },
+            Ask::Room {
+                workload,
+                target,
+                generation,
+            } => Input::Roomed {
+                workload,
+                target,
+                generation,
+                room: Ok(None),
+            },
+            Ask::Diff {
+                workload,
+                target,
+                generation,
+            } => Input::Diffed {
+                workload,
+                target,
+                generation,
+                changes: Ok(Vec::new()),
+            },
+            Ask::Tags { workload, repository } => Input::Tagged {
+                workload,
+                repository,
+                outcome: Ok(Vec::new()),
+            },
+            Ask::Pullable { workload, release } => Input::PullChecked {
+                workload,
+                release,
+                outcome: Ok(()),
             },
         };
         self.soon(Event::Input(Box::new(input)));
@@ -640,7 +675,10 @@ impl World {
         self.serial += 1;
         let request = CommandRequest {
             by,
+            person: None,
             workload: Some(app()),
+            target: None,
+            only_if: Precondition::default(),
             wish,
             reason: "simulated".into(),
             key: self.serial.to_string(),

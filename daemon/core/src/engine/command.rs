@@ -7,11 +7,24 @@ use crate::state::{Request, WorkloadState};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandRequest {
     pub by: By,
+    /// Who it is by the operator's configuration: only such a person may approve.
+    pub person: Option<Person>,
     pub workload: Option<WorkloadId>,
+    /// For what is about a target: freeze and thaw.
+    pub target: Option<TargetName>,
+    pub only_if: Precondition,
     pub wish: Wish,
     pub reason: String,
     /// The same key twice is one command.
     pub key: String,
+}
+
+/// A person whom the operator's configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    pub name: String,
+    /// Salted hashes of their e-mail addresses, as in `source` entries.
+    pub emails: BTreeSet<String>,
 }
 
 /// A command before names are resolved against State.
@@ -249,6 +262,7 @@ impl Engine {
             verb,
             reason: events::clip(&command.reason, 500),
             key: events::clip(&command.key, 100),
+            only_if: command.only_if.clone(),
         };
         self.append(Draft::new(on, because, Body::Command(body)), command.by.clone())
     }
@@ -273,6 +287,7 @@ impl Engine {
         let body = RolloutChange {
             to,
             release: request.release.clone(),
+            wave: request.wave,
             reason: reason.into(),
             message: events::clip(message, 500),
             sources: BTreeMap::new(),
@@ -289,6 +304,7 @@ impl Engine {
         let body = RolloutChange {
             to: RolloutState::Rolling,
             release: release.clone(),
+            wave: 0,
             reason: reason.into(),
             message: String::new(),
             sources: known.map(|known| known.sources.clone()).unwrap_or_default(),

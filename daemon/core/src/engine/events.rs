@@ -4,6 +4,7 @@ use super::*;
 use crate::plan::facts::{CallFacts, Check, Health, Probe};
 use crate::plan::health::{Judgement, judge, update};
 use crate::plan::{analysis, backoff_ms};
+use crate::spec::AnalysisSource;
 use crate::state::Claim;
 use crate::target::{FaultClass, Observed};
 use serde_json::json;
@@ -74,7 +75,49 @@ impl Engine {
                 workload,
                 target,
                 samples,
-            } => self.take_measured(workload, target, samples),
+                answers,
+            } => self.take_measured(workload, target, samples, answers),
+            Input::Roomed {
+                workload,
+                target,
+                generation,
+                room,
+            } => {
+                self.asked.remove(&(6, workload.to_string(), target.clone()));
+                // A target that fails to tell is tried, as one that cannot tell.
+                let room = Room {
+                    generation,
+                    room: room.unwrap_or(None),
+                    t: self.now.t,
+                };
+                self.unit_facts_mut(&workload, &target).room = Some(room);
+                self.dirty.insert(workload);
+            }
+            Input::Diffed {
+                workload,
+                target,
+                generation,
+                changes,
+            } => self.take_diffed(workload, target, generation, changes),
+            Input::Tagged {
+                workload,
+                repository,
+                outcome,
+            } => self.take_tags(workload, repository, outcome),
+            Input::PullChecked {
+                workload,
+                release,
+                outcome,
+            } => {
+                self.asked.remove(&(9, workload.to_string(), release.to_string()));
+                let facts = PullFacts {
+                    release,
+                    outcome: outcome.map_err(|message| clip(&message, MESSAGE_MAX_BYTES)),
+                    t: self.now.t,
+                };
+                self.pullable.insert(workload.clone(), facts);
+                self.dirty.insert(workload);
+            }
             Input::Explained {
                 workload,
                 target,
@@ -209,9 +252,9 @@ impl Engine {
             .spec
             .as_ref()?
             .artifacts
-            .values()
-            .filter(|reference| !reference.contains("@sha256:") && workload.pins.contains_key(*reference))
-            .cloned()
+            .keys()
+            .filter_map(|name| workload.reference(name))
+            .filter(|reference| !reference.contains("@sha256:") && workload.pins.contains_key(reference))
             .collect();
         let mut next = None;
         for reference in references {
@@ -400,7 +443,64 @@ impl Engine {
         update(&mut unit_facts.health, seen, &judgement, probe.as_ref(), &health_spec, now);
     }
 
-    fn take_measured(&mut self, workload: WorkloadId, target: TargetName, samples: Result<Samples, Fault>) {
+    fn take_tags(&mut self, workload: WorkloadId, repository: String, outcome: Result<Vec<String>, PinFailure>) {
+        self.asked.remove(&(8, workload.to_string(), repository.clone()));
+        let (now, poll_ms) = (self.now.t, self.config.tag_poll_ms);
+        let facts = self.tags.entry(workload.clone()).or_default().entry(repository).or_default();
+        facts.asked = false;
+        match outcome {
+            Ok(tags) => {
+                *facts = TagsFacts {
+                    again_at: now + poll_ms,
+                    since: facts.since,
+                    tags: Some(tags),
+                    ..TagsFacts::default()
+                };
+            }
+            Err(failure) => {
+                facts.tries += 1;
+                facts.failure = Some(clip(&failure.message, MESSAGE_MAX_BYTES));
+                facts.again_at = now + failure.retry_after_ms.unwrap_or(0).max(backoff_ms(facts.tries));
+            }
+        }
+        self.dirty.insert(workload);
+    }
+
+    fn take_diffed(
+        &mut self,
+        workload: WorkloadId,
+        target: TargetName,
+        generation: GenNumber,
+        changes: Result<Vec<Change>, Fault>,
+    ) {
+        self.asked.remove(&(7, workload.to_string(), target.clone()));
+        let fingerprint = self
+            .targets
+            .get(&target)
+            .and_then(|facts| facts.observed.as_ref())
+            .and_then(|observed| {
+                let mut all = observed.page.generations.iter();
+                all.find(|state| state.workload == workload.as_str() && state.number == generation)
+            })
+            .map(|state| state.fingerprint.clone())
+            .unwrap_or_default();
+        let diff = Diff {
+            generation,
+            fingerprint,
+            changes,
+            t: self.now.t,
+        };
+        self.unit_facts_mut(&workload, &target).diff = Some(diff);
+        self.dirty.insert(workload);
+    }
+
+    fn take_measured(
+        &mut self,
+        workload: WorkloadId,
+        target: TargetName,
+        samples: Result<Samples, Fault>,
+        answers: BTreeMap<String, Answers>,
+    ) {
         self.asked.remove(&(4, workload.to_string(), target.clone()));
         let now = self.now.t;
         self.dirty.insert(workload.clone());
@@ -412,11 +512,23 @@ impl Engine {
         };
         let facts = self.units.entry(workload).or_default().entry(target).or_default();
         facts.measured_t = Some(now);
+        if samples
+            .as_ref()
+            .is_ok_and(|samples| samples.get(&attempt.generation).is_some_and(|all| !all.is_empty()))
+        {
+            facts.reported = Some(attempt.generation);
+        }
         for one in &spec.analysis {
             let known = facts.analysis.entry(one.name.clone()).or_default();
-            match &samples {
-                Ok(samples) => analysis::update(known, one, samples, attempt.generation, attempt.old, now),
-                Err(_) => analysis::unmeasured(known, now),
+            let (candidate, old) = (attempt.generation, attempt.old);
+            match (&one.source, &samples) {
+                (AnalysisSource::Target { .. }, Ok(samples)) => analysis::update(known, one, samples, candidate, old, now),
+                (AnalysisSource::Target { .. }, Err(_)) => analysis::unmeasured(known, now),
+                _ => {
+                    if let Some(answers) = answers.get(&one.name) {
+                        analysis::update_from(known, one, answers, candidate, old, now);
+                    }
+                }
             }
         }
     }
@@ -488,6 +600,7 @@ impl Engine {
             return;
         }
         let (route_repeats, routed_t) = (facts.call.route_repeats, facts.call.routed_t);
+        let progress = facts.call.progress.clone();
         facts.call = CallFacts {
             route_repeats,
             routed_t,
@@ -510,12 +623,16 @@ impl Engine {
         let Some(open) = unit.intent.as_ref().filter(|open| open.seq == intent) else {
             return;
         };
+        let is_job = matches!(open.verb, Verb::Run { .. });
         let fault = outcome.err();
         let closed = match &fault {
             None => true,
             Some(fault) => match fault.class {
                 // The effect is unknown: the same verb again, under the same fence.
-                FaultClass::Unavailable | FaultClass::Deadline | FaultClass::Internal => open.tries + 1 >= TRIES_PER_INTENT,
+                // Of a job only the target knows whether it ran: it is asked for ever.
+                FaultClass::Unavailable | FaultClass::Deadline | FaultClass::Internal => {
+                    open.tries + 1 >= TRIES_PER_INTENT && !is_job
+                }
                 _ => true,
             },
         };
@@ -540,7 +657,12 @@ impl Engine {
         let body = Outcome {
             intent,
             class: fault.as_ref().map(|fault| fault.class),
-            message: fault.map(|fault| clip(&fault.message, MESSAGE_MAX_BYTES)).unwrap_or_default(),
+            // The last words of a job are its output.
+            message: match fault {
+                Some(fault) => clip(&fault.message, MESSAGE_MAX_BYTES),
+                None if is_job => progress,
+                None => String::new(),
+            },
             closed,
             sent: sent
                 .iter()

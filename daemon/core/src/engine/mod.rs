@@ -15,13 +15,13 @@ pub use revision::Revision;
 use crate::check::check_unit_plan;
 use crate::config::EngineConfig;
 use crate::entry::*;
-use crate::ids::{Digest, GenNumber, Millis, Seq, TargetName, WorkloadId, deploy_id};
-use crate::plan::facts::{Samples, TargetFacts, UnitFacts};
+use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, WorkloadId, deploy_id};
+use crate::plan::facts::{Answers, Diff, PullFacts, Room, Samples, TagsFacts, TargetFacts, UnitFacts};
 use crate::plan::rollout::{PinFacts, RolloutContext, plan_rollout};
 use crate::plan::unit::{IDLE_LOOK_MS, UnitContext, plan_unit};
 use crate::plan::{Ask, Draft, PLANNER_VERSION, RolloutPlan, UnitPlan, Waiting, earliest};
 use crate::state::State;
-use crate::target::{Excerpt, Fault, Page, PluginRef, Progress, Report, Sent, Verb};
+use crate::target::{Change, Excerpt, Fault, Page, PluginRef, Progress, Report, Sent, Verb};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,6 +75,31 @@ pub enum Input {
         workload: WorkloadId,
         target: TargetName,
         samples: Result<Samples, Fault>,
+        /// By name of the analysis.
+        answers: BTreeMap<String, Answers>,
+    },
+    Roomed {
+        workload: WorkloadId,
+        target: TargetName,
+        generation: GenNumber,
+        room: Result<Option<u32>, Fault>,
+    },
+    Diffed {
+        workload: WorkloadId,
+        target: TargetName,
+        generation: GenNumber,
+        changes: Result<Vec<Change>, Fault>,
+    },
+    Tagged {
+        workload: WorkloadId,
+        repository: String,
+        outcome: Result<Vec<String>, PinFailure>,
+    },
+    PullChecked {
+        workload: WorkloadId,
+        release: ReleaseId,
+        /// Err: what is missing, or why it cannot be known.
+        outcome: Result<(), String>,
     },
     Explained {
         workload: WorkloadId,
@@ -171,6 +196,8 @@ pub struct Engine {
     targets: BTreeMap<TargetName, TargetFacts>,
     units: BTreeMap<WorkloadId, BTreeMap<TargetName, UnitFacts>>,
     pins: BTreeMap<WorkloadId, BTreeMap<String, PinFacts>>,
+    tags: BTreeMap<WorkloadId, BTreeMap<String, TagsFacts>>,
+    pullable: BTreeMap<WorkloadId, PullFacts>,
     /// Images blob to the digests in it.
     images: BTreeMap<Digest, BTreeSet<Digest>>,
     images_asked: BTreeSet<Digest>,
@@ -198,6 +225,10 @@ fn ask_key(ask: &Ask) -> AskKey {
         Ask::Probe { workload, target, .. } => (3, workload.to_string(), target.clone()),
         Ask::Measure { workload, target, .. } => (4, workload.to_string(), target.clone()),
         Ask::Explain { workload, target, .. } => (5, workload.to_string(), target.clone()),
+        Ask::Room { workload, target, .. } => (6, workload.to_string(), target.clone()),
+        Ask::Diff { workload, target, .. } => (7, workload.to_string(), target.clone()),
+        Ask::Tags { workload, repository } => (8, workload.to_string(), repository.clone()),
+        Ask::Pullable { workload, release } => (9, workload.to_string(), release.to_string()),
     }
 }
 
@@ -214,6 +245,8 @@ impl Engine {
             targets: BTreeMap::new(),
             units: BTreeMap::new(),
             pins: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            pullable: BTreeMap::new(),
             images: BTreeMap::new(),
             images_asked: BTreeSet::new(),
             asked: BTreeSet::new(),
@@ -369,6 +402,7 @@ impl Engine {
     fn rollout_plan(&mut self, id: &WorkloadId) -> RolloutPlan {
         let units = self.units.entry(id.clone()).or_default();
         let pins = self.pins.entry(id.clone()).or_default();
+        let tags = self.tags.entry(id.clone()).or_default();
         let Some(workload) = self.state.workloads.get(id) else {
             return RolloutPlan::default();
         };
@@ -379,6 +413,8 @@ impl Engine {
             workload,
             units,
             pins,
+            tags,
+            pullable: self.pullable.get(id),
             now: self.now.t,
         };
         plan_rollout(&context)
@@ -427,10 +463,7 @@ impl Engine {
 
     fn intend(&mut self, id: &WorkloadId, target: &TargetName, verb: Verb) {
         let Some(unit) = self.state.unit(id, target) else { return };
-        let number = match &verb {
-            Verb::Launch { generation, .. } | Verb::Scale { generation, .. } | Verb::Retire { generation, .. } => *generation,
-            Verb::Route { lead, .. } => *lead,
-        };
+        let number = verb.generation();
         let Some(generation) = unit.generations.get(&number) else {
             return;
         };
@@ -486,12 +519,10 @@ impl Engine {
         else {
             return;
         };
-        let attempt = match &intent.verb {
-            Verb::Launch { generation, .. } | Verb::Scale { generation, .. } | Verb::Retire { generation, .. } => {
-                unit.generations.get(generation).map(|generation| generation.attempt)
-            }
-            Verb::Route { lead, .. } => unit.generations.get(lead).map(|generation| generation.attempt),
-        };
+        let attempt = unit
+            .generations
+            .get(&intent.verb.generation())
+            .map(|generation| generation.attempt);
         let attempt = unit
             .attempt
             .as_ref()
@@ -525,6 +556,18 @@ impl Engine {
     fn ask(&mut self, ask: Ask) {
         if !self.asked.insert(ask_key(&ask)) {
             return;
+        }
+        if let Ask::Tags { workload, repository } = &ask {
+            let facts = self
+                .tags
+                .entry(workload.clone())
+                .or_default()
+                .entry(repository.clone())
+                .or_default();
+            facts.asked = true;
+            if facts.since == 0 {
+                facts.since = self.now.t;
+            }
         }
         if let Ask::Pin { workload, reference } = &ask {
             let facts = self

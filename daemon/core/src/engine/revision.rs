@@ -3,6 +3,9 @@
 use super::*;
 use crate::spec::{TargetSpec, WorkloadSpec};
 
+/// People of one revision that are written down; more than that is no review.
+const CONTRIBUTORS_MAX: usize = 100;
+
 /// A commit as the Git adapter and the manifest parser see it.
 #[derive(Debug, Clone, Default)]
 pub struct Revision {
@@ -15,6 +18,8 @@ pub struct Revision {
     pub signer: String,
     /// Salted hash of the author's e-mail.
     pub author: String,
+    /// Salted hashes of the e-mails of everybody who wrote or committed something since `old`.
+    pub contributors: BTreeSet<String>,
     pub summary: String,
     pub committed_s: i64,
     pub workloads: BTreeMap<WorkloadId, WorkloadSpec>,
@@ -221,6 +226,7 @@ impl Engine {
             adopted: revision.adopted,
             signer: revision.signer.clone(),
             author: revision.author.clone(),
+            contributors: revision.contributors.iter().take(CONTRIBUTORS_MAX).cloned().collect(),
             summary: events::clip(&revision.summary, 200),
             committed_s: revision.committed_s,
             changed,

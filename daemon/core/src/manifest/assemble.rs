@@ -4,7 +4,7 @@ use super::decode::{Document, DocumentKind, ParsedFile, WorkloadDraft};
 use super::problem::{Problem, Severity};
 use super::yaml::Place;
 use crate::ids::{Digest, TargetName, WorkloadId};
-use crate::spec::{Placement, TargetSpec, WorkloadSpec};
+use crate::spec::{TargetSpec, Targets, WorkloadSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
 const WORKLOADS_MAX: usize = 10_000;
@@ -183,7 +183,11 @@ fn finish(
     let mut spec = draft.spec.clone();
     let at = |pointer: &str| document.node.locate(pointer);
     let mut good = true;
-    for (name, reference) in &spec.artifacts {
+    for (name, reference) in spec
+        .artifacts
+        .iter()
+        .filter_map(|(name, from)| Some((name, from.reference()?)))
+    {
         if let Err(message) = check_reference(reference) {
             good = false;
             push(
@@ -225,7 +229,7 @@ fn finish(
             }
         }
     }
-    if let Placement::Names(names) = &spec.placement {
+    if let Targets::Names(names) = &spec.placement.targets {
         for (index, name) in names
             .iter()
             .enumerate()

@@ -211,19 +211,21 @@ impl Reader<'_> {
         };
         let drain_ms = self.duration(spec, "drain", 30_000);
         let attempt = self.int(spec, "attempt", 1, 1, 1_000_000);
+        let artifacts = artifacts?
+            .into_iter()
+            .map(|(name, text)| (name, ArtifactSpec::Reference(text)))
+            .collect();
         let spec = WorkloadSpec {
             labels,
-            artifacts: artifacts?,
-            placement: placement?,
             instances: instances as u32,
             template: template?,
-            files: BTreeMap::new(),
             strategy: strategy?,
             health,
             analysis,
             rollback,
             drain_ms,
             attempt: attempt as u32,
+            ..WorkloadSpec::new(artifacts, placement?)
         };
         Some(WorkloadDraft { spec, files, values })
     }
@@ -291,7 +293,7 @@ impl Reader<'_> {
         let node = self.object(spec, "placement", "placement")?;
         let targets = self.object(node, "targets", "targets")?;
         match (targets.get("matchLabels"), targets.get("names")) {
-            (Some(_), None) => Some(Placement::MatchLabels(self.text_map(targets, "matchLabels"))),
+            (Some(_), None) => Some(Targets::MatchLabels(self.text_map(targets, "matchLabels")).into()),
             (None, Some(names)) => {
                 let Content::List(items) = &names.content else {
                     self.problem("type", names.place, "names is a list", None);
@@ -302,7 +304,7 @@ impl Reader<'_> {
                     .take(LIST_MAX)
                     .filter_map(|item| self.scalar_text(item, "a target's name"))
                     .collect();
-                Some(Placement::Names(texts))
+                Some(Targets::Names(texts).into())
             }
             _ => {
                 self.problem("placement", targets.place, "targets has either matchLabels or names", None);
@@ -452,6 +454,7 @@ impl Reader<'_> {
             interval_ms: 5_000,
             stable_ms: 30_000,
             http: None,
+            telemetry_required: false,
         };
         let Some(node) = self.maybe_object(spec, "health", "health") else {
             return health;
@@ -553,6 +556,7 @@ impl Reader<'_> {
             name: name?,
             source: source?,
             fail_when: fail_when?,
+            at: Vec::new(),
             unmeasured: Unmeasured { for_ms, then },
             dry_run,
         })

@@ -1,7 +1,7 @@
 //! Analysis: is the candidate worse than what it replaces? A condition is only judged on enough samples of the
 //! candidate's own; "cannot measure" is never "bad".
 
-use super::facts::{AnalysisFacts, Measure, Measured, Samples};
+use super::facts::{AnalysisFacts, Answers, Measure, Measured, Samples};
 use crate::ids::{GenNumber, Millis};
 use crate::spec::{Analysis, AnalysisSource, UnmeasuredThen};
 use cel::{Context, Program, Value};
@@ -50,7 +50,9 @@ pub fn update(
     old: Option<GenNumber>,
     now: Millis,
 ) {
-    let AnalysisSource::Target { numerator, total } = &analysis.source;
+    let AnalysisSource::Target { numerator, total } = &analysis.source else {
+        return;
+    };
     let read = |number: GenNumber| {
         let samples = samples.get(&number)?;
         let find = |name: &str| samples.iter().find(|sample| sample.name == name).map(|sample| sample.value);
@@ -77,6 +79,49 @@ pub fn update(
                 since_the_attempt_began => since_the_attempt_began,
             }
         });
+    judge(facts, analysis, canary, baseline, now);
+}
+
+/// Folds the answers of another source. Whatever is not a number of the candidate's own is unmeasured.
+pub fn update_from(
+    facts: &mut AnalysisFacts,
+    analysis: &Analysis,
+    answers: &Answers,
+    candidate: GenNumber,
+    old: Option<GenNumber>,
+    now: Millis,
+) {
+    let read = |number: GenNumber| match answers.get(&number) {
+        Some(Ok(measure)) if measure.value.is_finite() => Ok(*measure),
+        Some(Ok(_)) => Err("the answer is not a finite number".to_owned()),
+        Some(Err(why)) => Err(why.clone()),
+        None => Err("not asked".to_owned()),
+    };
+    let canary = match read(candidate) {
+        Ok(canary) => canary,
+        Err(why) => {
+            facts.why = why;
+            return unmeasured(facts, now);
+        }
+    };
+    facts.why.clear();
+    // Probes are counted over all that were made since the attempt began; a query counts by itself.
+    let mut add = |number: GenNumber, one: Measure| -> Measure {
+        if !matches!(analysis.source, AnalysisSource::Http { .. }) {
+            return one;
+        }
+        let sum = facts.base.entry(number).or_insert((0.0, 0.0));
+        sum.0 += one.value * one.samples as f64;
+        sum.1 += one.samples as f64;
+        ratio(sum.0, sum.1)
+    };
+    let canary = add(candidate, canary);
+    let baseline = old.and_then(|old| Some(add(old, read(old).ok()?))).unwrap_or_default();
+    judge(facts, analysis, canary, baseline, now);
+}
+
+/// Is it enough to decide, and what is decided?
+fn judge(facts: &mut AnalysisFacts, analysis: &Analysis, canary: Measure, baseline: Measure, now: Millis) {
     if canary.samples < analysis.min_samples.max(1) {
         facts.unmeasured_since.get_or_insert(now);
         facts.measured = Some(Measured {

@@ -1,7 +1,7 @@
 //! Facts: what was learnt since boot and may be learnt again. Losing them costs time, never correctness.
 
-use crate::ids::{Digest, GenNumber, Millis, Seq};
-use crate::target::{Fault, GenerationState, Observed, Report, RouteState, Sample};
+use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq};
+use crate::target::{Change, Fault, GenerationState, Observed, Report, RouteState, Sample};
 use std::collections::BTreeMap;
 
 /// What is known of one target.
@@ -24,9 +24,52 @@ pub struct UnitFacts {
     pub probe: Option<Probe>,
     pub analysis: BTreeMap<String, AnalysisFacts>,
     pub measured_t: Option<Millis>,
+    /// The generation that was seen to report telemetry.
+    pub reported: Option<GenNumber>,
+    pub room: Option<Room>,
+    pub diff: Option<Diff>,
     pub call: CallFacts,
     /// The plan checker refused a plan: nothing happens here until a person looks.
     pub stalled: Option<String>,
+}
+
+/// The target's word on how many more instances it has room for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Room {
+    pub generation: GenNumber,
+    /// None: it cannot tell.
+    pub room: Option<u32>,
+    pub t: Millis,
+}
+
+/// What differs from the generation as launched, for the fingerprint that was seen then.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Diff {
+    pub generation: GenNumber,
+    pub fingerprint: String,
+    /// Err: the target could not say.
+    pub changes: Result<Vec<Change>, Fault>,
+    pub t: Millis,
+}
+
+/// What is known of a repository's tags, for the selectors of one workload.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TagsFacts {
+    pub asked: bool,
+    pub tries: u32,
+    pub again_at: Millis,
+    pub failure: Option<String>,
+    pub since: Millis,
+    pub tags: Option<Vec<String>>,
+}
+
+/// Whether the way back could be pulled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PullFacts {
+    pub release: ReleaseId,
+    /// Err: what is missing, or why it cannot be known.
+    pub outcome: Result<(), String>,
+    pub t: Millis,
 }
 
 #[derive(Debug, Clone)]
@@ -69,6 +112,8 @@ pub struct AnalysisFacts {
     pub failures: u32,
     pub measured: Option<Measured>,
     pub unmeasured_since: Option<Millis>,
+    /// Why nothing could be measured, for people.
+    pub why: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +124,7 @@ pub struct Measured {
     pub failed: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Measure {
     pub value: f64,
     pub samples: u64,
@@ -98,6 +143,9 @@ pub struct CallFacts {
     /// When the last route was intended: the back-off of the next one counts from here.
     pub routed_t: Millis,
 }
+
+/// Answers of one query, by generation. Err: why it is unmeasured.
+pub type Answers = BTreeMap<GenNumber, Result<Measure, String>>;
 
 /// Counters that a target reported for one generation.
 pub type Samples = BTreeMap<GenNumber, Vec<Sample>>;

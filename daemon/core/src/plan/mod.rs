@@ -10,8 +10,9 @@ pub mod rollout;
 pub mod unit;
 
 use crate::entry::{Body, On};
-use crate::ids::{Digest, GenNumber, Millis, Seq, TargetName, WorkloadId};
+use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, WorkloadId};
 use crate::release::Release;
+use crate::spec::AnalysisSource;
 use crate::target::Verb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,16 +78,50 @@ pub enum Ask {
         path: String,
         addresses: Vec<String>,
     },
+    /// The target's own counters of these generations, and the answers of other sources.
     Measure {
         workload: WorkloadId,
         target: TargetName,
         generations: Vec<GenNumber>,
+        queries: Vec<MeasureQuery>,
     },
     Explain {
         workload: WorkloadId,
         target: TargetName,
         generation: GenNumber,
     },
+    /// How many more instances of this generation the target has room for.
+    Room {
+        workload: WorkloadId,
+        target: TargetName,
+        generation: GenNumber,
+    },
+    /// What the target has instead of what this generation should be.
+    Diff {
+        workload: WorkloadId,
+        target: TargetName,
+        generation: GenNumber,
+    },
+    /// All tags of a repository, for a selector.
+    Tags {
+        workload: WorkloadId,
+        repository: String,
+    },
+    /// Whether everything of a release could still be pulled: index, children, configs, layers.
+    Pullable {
+        workload: WorkloadId,
+        release: ReleaseId,
+    },
+}
+
+/// One analysis that is not answered by the target's own counters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeasureQuery {
+    /// The analysis.
+    pub name: String,
+    pub source: AnalysisSource,
+    /// For `http`: what to ask, by generation.
+    pub addresses: BTreeMap<GenNumber, Vec<String>>,
 }
 
 /// What somebody waits for, since when, and what ends it.

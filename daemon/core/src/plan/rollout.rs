@@ -1,6 +1,6 @@
 //! `plan_rollout`: the next increment for one workload: pin, pre-flight, open, admit units, halt, finish.
 
-use super::facts::UnitFacts;
+use super::facts::{PullFacts, TagsFacts, UnitFacts};
 use super::{Ask, Draft, RolloutPlan, Waiting, earliest};
 use crate::config::EngineConfig;
 use crate::entry::*;
@@ -32,6 +32,8 @@ pub struct RolloutContext<'a> {
     pub workload: &'a WorkloadState,
     pub units: &'a BTreeMap<TargetName, UnitFacts>,
     pub pins: &'a BTreeMap<String, PinFacts>,
+    pub tags: &'a BTreeMap<String, TagsFacts>,
+    pub pullable: Option<&'a PullFacts>,
     pub now: Millis,
 }
 
@@ -113,6 +115,7 @@ fn change(c: &RolloutContext, request: &Request, to: RolloutState, reason: &str,
     let body = RolloutChange {
         to,
         release: request.release.clone(),
+        wave: request.wave,
         reason: reason.into(),
         message,
         sources: BTreeMap::new(),
@@ -133,12 +136,15 @@ fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, Box<Rol
     }
     let mut missing = RolloutPlan::default();
     let mut pins = BTreeMap::new();
-    for (name, reference) in &spec.artifacts {
-        match c.workload.pins.get(reference) {
+    for name in spec.artifacts.keys() {
+        let Some(reference) = c.workload.reference(name) else {
+            continue;
+        };
+        match c.workload.pins.get(&reference) {
             Some(pin) => {
                 pins.insert(name.clone(), pin.clone());
             }
-            None => ask_pin(c, reference, &mut missing),
+            None => ask_pin(c, &reference, &mut missing),
         }
     }
     if pins.len() < spec.artifacts.len() {
@@ -277,6 +283,7 @@ fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
     let body = RolloutChange {
         to,
         release: wish.release_id.clone(),
+        wave: 0,
         reason: reason.into(),
         message,
         sources,
@@ -331,7 +338,7 @@ pub fn unable(spec: &WorkloadSpec, abilities: &Abilities) -> Option<String> {
                     abilities.finest_share
                 )
             }),
-        Strategy::BlueGreen { .. } => None,
+        Strategy::BlueGreen { .. } | Strategy::Rolling { .. } | Strategy::Recreate { .. } => None,
     }
 }
 
@@ -453,6 +460,9 @@ fn admit(c: &RolloutContext, request: &Request) -> RolloutPlan {
             old: unit.and_then(|unit| unit.current),
             plugin,
             request: request.id,
+            abilities: None,
+            revived: false,
+            heal: false,
         };
         let generation = unit.map_or(1, |unit| unit.next_generation);
         let on = On {

@@ -7,7 +7,7 @@ use super::facts::{Seen, TargetFacts, UnitFacts};
 use super::{Ask, Draft, UnitPlan, Waiting, backoff_ms, earliest};
 use crate::entry::*;
 use crate::ids::{FULL_SHARE, GenNumber, Millis, TargetName, WorkloadId};
-use crate::spec::{Rollback, Strategy, WorkloadSpec};
+use crate::spec::{Rollback, Strategy, WorkloadSpec, share_of};
 use crate::state::{AttemptState, Claim, State, UnitState, WorkloadState};
 use crate::target::{FaultClass, GenPhase, Share, Verb};
 use serde_json::json;
@@ -404,13 +404,6 @@ fn first_size(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec) -> u
     }
 }
 
-/// Instances that carry `weight` of `instances`: rounded up, at least one.
-fn share_of(instances: u32, weight: u32) -> u32 {
-    (u64::from(instances) * u64::from(weight))
-        .div_ceil(u64::from(FULL_SHARE))
-        .max(1) as u32
-}
-
 /// Weights and holds that this attempt goes through. The first generation, and a release proven here before, go straight to all.
 fn steps(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec) -> Vec<(u32, Millis)> {
     if attempt.old.is_none() || c.workload.proven.contains(&attempt.release) {
@@ -797,6 +790,7 @@ fn with_measure(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, mu
             workload: c.id.clone(),
             target: c.target.clone(),
             generations,
+            queries: Vec::new(),
         });
     } else {
         plan.wake_at = earliest(plan.wake_at, Some(due));
@@ -892,6 +886,7 @@ fn retire(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
             outcome: AttemptOutcome::Succeeded,
             reason: "stable".into(),
             message: format!("generation {} serves alone", attempt.generation),
+            parked: Vec::new(),
         }),
     }
 }
@@ -907,6 +902,7 @@ fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
             outcome,
             reason: reason.clone(),
             message: message.clone(),
+            parked: Vec::new(),
         })
     };
     let was_launched = c
