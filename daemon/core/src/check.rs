@@ -81,7 +81,10 @@ fn check_records(c: &UnitContext, records: &[Draft]) -> Result<(), Violation> {
                 }
             }
             AttemptChange::Began {
-                generation, release, heal, ..
+                generation,
+                release,
+                heal,
+                ..
             } => {
                 let same = c
                     .unit
@@ -105,7 +108,10 @@ fn check_records(c: &UnitContext, records: &[Draft]) -> Result<(), Violation> {
 }
 
 fn may_leave(c: &UnitContext) -> bool {
-    let changed_t = c.workload.changed_t.max(c.state.targets.get(c.target).map_or(0, |target| target.changed_t));
+    let changed_t = c
+        .workload
+        .changed_t
+        .max(c.state.targets.get(c.target).map_or(0, |target| target.changed_t));
     !placed(c) && !c.unit.held && !is_frozen(c) && c.now >= changed_t + c.config.removal_grace_ms
 }
 
@@ -127,7 +133,9 @@ fn check_verb(c: &UnitContext, verb: &Verb) -> Result<(), Violation> {
         Verb::Scale { generation, size } => check_scale(c, *generation, *size),
         Verb::Route { shares, lead } => check_route(c, shares, *lead),
         Verb::Retire { generation, last } => check_retire(c, *generation, *last),
-        Verb::Run { generation, job, hook, .. } => check_run(c, *generation, job, *hook),
+        Verb::Run {
+            generation, job, hook, ..
+        } => check_run(c, *generation, job, *hook),
     }
 }
 
@@ -167,9 +175,13 @@ fn placed(c: &UnitContext) -> bool {
 
 fn is_placed(state: &State, workload: &WorkloadState, name: &str) -> bool {
     let spec = workload.spec.as_ref().filter(|_| workload.presence != Some(Presence::Absent));
-    let target = state.targets.get(name).filter(|target| target.presence != Some(Presence::Absent));
+    let target = state
+        .targets
+        .get(name)
+        .filter(|target| target.presence != Some(Presence::Absent));
     let labels = target.and_then(|target| target.spec.as_ref()).map(|target| &target.labels);
-    spec.zip(labels).is_some_and(|(spec, labels)| spec.placement.includes(name, labels))
+    spec.zip(labels)
+        .is_some_and(|(spec, labels)| spec.placement.includes(name, labels))
 }
 
 fn can(c: &UnitContext) -> Abilities {
@@ -228,13 +240,22 @@ fn check_run(c: &UnitContext, number: GenNumber, job: &str, hook: Hook) -> Resul
         .iter()
         .filter_map(|key| jobs?.get(key))
         .any(|known| matches!(known.outcome, JobOutcome::Done | JobOutcome::Running));
-    if in_turn && !again { Ok(()) } else { Err(Violation::Job(job.to_owned())) }
+    if in_turn && !again {
+        Ok(())
+    } else {
+        Err(Violation::Job(job.to_owned()))
+    }
 }
 
 fn check_scale(c: &UnitContext, number: GenNumber, size: u32) -> Result<(), Violation> {
     let there = seen(c)?;
     let state = there.iter().find(|state| state.number == number);
-    let ready = |number: GenNumber| there.iter().find(|state| state.number == number).map_or(0, |state| state.ready);
+    let ready = |number: GenNumber| {
+        there
+            .iter()
+            .find(|state| state.number == number)
+            .map_or(0, |state| state.ready)
+    };
     let Some(attempt) = &c.unit.attempt else {
         // At rest only what serves is given a size, and never none.
         return if c.unit.current == Some(number) && size > 0 && c.unit.phase != PhaseName::Leaving {
@@ -254,7 +275,11 @@ fn check_scale(c: &UnitContext, number: GenNumber, size: u32) -> Result<(), Viol
         };
     }
     if c.unit.phase == PhaseName::Undoing {
-        return if size > 0 { Ok(()) } else { Err(Violation::WrongWayBack(number)) };
+        return if size > 0 {
+            Ok(())
+        } else {
+            Err(Violation::WrongWayBack(number))
+        };
     }
     let can = can(c);
     let spec = c.workload.spec.as_ref();
@@ -298,7 +323,11 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
     let there = seen(c)?;
     let can = can(c);
     let sum: u32 = shares.iter().map(|share| share.live).sum();
-    let makes = |number: GenNumber| !can.staged && c.unit.attempt.as_ref().is_some_and(|attempt| attempt.generation == number);
+    // What is not staged comes to be by its route.
+    let makes = |number: GenNumber| {
+        let of_attempt = |attempt: &AttemptState| attempt.generation == number || attempt.old == Some(number);
+        !can.staged && c.unit.attempt.as_ref().is_some_and(of_attempt)
+    };
     let runs = |number: GenNumber| {
         makes(number)
             || there
@@ -481,7 +510,12 @@ pub fn check_rollout_plan(
     Ok(())
 }
 
-fn quarantined(workload: &WorkloadState, release: &crate::ids::ReleaseId, values: Option<&crate::ids::Digest>, attempt: u32) -> bool {
+fn quarantined(
+    workload: &WorkloadState,
+    release: &crate::ids::ReleaseId,
+    values: Option<&crate::ids::Digest>,
+    attempt: u32,
+) -> bool {
     workload.quarantine.get(release).is_some_and(|all| {
         all.iter()
             .any(|q| q.attempt >= attempt && (q.values.is_none() || q.values.as_ref() == values))
@@ -532,8 +566,8 @@ fn check_rollout_change(
             let missing: Vec<&&String> = on.iter().filter(|name| !runs(name)).collect();
             let lagging = missing.iter().filter(|name| lags(name)).count();
             let total = u32::try_from(on.len()).unwrap_or(u32::MAX);
-            let allowed = spec.placement.max_failed.down(total) as usize
-                + lagging.min(spec.placement.max_lagging.down(total) as usize);
+            let allowed =
+                spec.placement.max_failed.down(total) as usize + lagging.min(spec.placement.max_lagging.down(total) as usize);
             if on.is_empty() || missing.len() > allowed {
                 return Err(Violation::NotDone(missing.len()));
             }

@@ -549,10 +549,7 @@ fn scale(generation: u32, size: u32) -> UnitPlan {
 }
 
 fn retire(generation: u32) -> UnitPlan {
-    verb(Verb::Retire {
-        generation,
-        last: false,
-    })
+    verb(Verb::Retire { generation, last: false })
 }
 
 fn run(job: &str, hook: Hook) -> UnitPlan {
@@ -658,13 +655,31 @@ fn each_rule_of_a_rollout_broken_once() {
         (None, admission(3, "new"), Case::rest),
         (None, change(RolloutState::Rolling, 9, b"new"), |_| {}),
         (None, change(RolloutState::Succeeded, 1, b"old"), Case::rest),
-        (Some(Violation::Unpinned), change(RolloutState::Rolling, 9, b"unheard of"), |_| {}),
-        (Some(Violation::Quarantined), change(RolloutState::Rolling, 9, b"new"), Case::quarantine),
-        (Some(Violation::NotAdmitted), change(RolloutState::Rolling, 9, b"new"), |case| {
-            case.workload().frozen = Some(frozen())
-        }),
-        (Some(Violation::VerdictAlone), change(RolloutState::Aborting, 1, b"new"), |_| {}),
-        (Some(Violation::NotDone(1)), change(RolloutState::Succeeded, 1, b"new"), Case::rest),
+        (
+            Some(Violation::Unpinned),
+            change(RolloutState::Rolling, 9, b"unheard of"),
+            |_| {},
+        ),
+        (
+            Some(Violation::Quarantined),
+            change(RolloutState::Rolling, 9, b"new"),
+            Case::quarantine,
+        ),
+        (
+            Some(Violation::NotAdmitted),
+            change(RolloutState::Rolling, 9, b"new"),
+            |case| case.workload().frozen = Some(frozen()),
+        ),
+        (
+            Some(Violation::VerdictAlone),
+            change(RolloutState::Aborting, 1, b"new"),
+            |_| {},
+        ),
+        (
+            Some(Violation::NotDone(1)),
+            change(RolloutState::Succeeded, 1, b"new"),
+            Case::rest,
+        ),
         (Some(Violation::SecondIntent("attempt")), admission(3, "new"), |_| {}),
         (Some(Violation::NotTheCandidate(2)), admission(2, "new"), Case::rest),
         (Some(Violation::Quarantined), admission(3, "new"), |case| {

@@ -211,7 +211,11 @@ impl Engine {
         let Some(state) = self.state.workloads.get(workload) else {
             return;
         };
-        let is_wanted = |spec: &WorkloadSpec| spec.artifacts.keys().any(|name| state.reference(name).as_ref() == Some(&reference));
+        let is_wanted = |spec: &WorkloadSpec| {
+            spec.artifacts
+                .keys()
+                .any(|name| state.reference(name).as_ref() == Some(&reference))
+        };
         let repin = state.repins.get(&reference).copied();
         let known = state.pins.get(&reference);
         let unchanged = known.is_some_and(|pin| pin.digest == resolved.digest);
@@ -227,7 +231,9 @@ impl Engine {
                     evidence: resolved.evidence,
                 };
                 let mut draft = Draft::new(On::workload(workload), vec![cause, pin.seq], Body::Pin(body));
-                draft.blobs.extend(pin.images.clone().map(|images| ("images".to_owned(), images)));
+                draft
+                    .blobs
+                    .extend(pin.images.clone().map(|images| ("images".to_owned(), images)));
                 self.append(draft, By::daemon());
             }
             (Some(_), Some(cause)) => self.pin(workload, cause, reference, resolved),
@@ -260,12 +266,7 @@ impl Engine {
     /// Since when a selector's candidate points at what it points at.
     fn keep_candidate(&mut self, workload: &WorkloadId, reference: String, resolved: Resolved) {
         let now = self.now.t;
-        let facts = self
-            .pins
-            .entry(workload.clone())
-            .or_default()
-            .entry(reference)
-            .or_default();
+        let facts = self.pins.entry(workload.clone()).or_default().entry(reference).or_default();
         let same = facts
             .candidate
             .as_ref()

@@ -20,13 +20,12 @@ use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, Workload
 use crate::plan::facts::{Answers, Diff, PullFacts, Room, Samples, TagsFacts, TargetFacts, UnitFacts};
 use crate::plan::rollout::{PinFacts, RolloutContext, plan_rollout};
 use crate::plan::unit::{IDLE_LOOK_MS, UnitContext, plan_unit};
-use schedule::Schedule;
 use crate::plan::{Ask, Draft, PLANNER_VERSION, RolloutPlan, UnitPlan, Waiting, earliest};
 use crate::state::State;
 use crate::target::{Change, Excerpt, Fault, Page, PluginRef, Progress, Report, Sent, Verb};
+use schedule::Schedule;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-
 
 /// Time as the shell knows it: ledger time, and the wall for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +222,9 @@ fn ask_key(ask: &Ask) -> AskKey {
     match ask {
         Ask::Observe { target, .. } => (0, String::new(), target.clone()),
         Ask::Pin { workload, reference } => (1, workload.to_string(), reference.clone()),
-        Ask::Check { workload, target, .. } | Ask::CheckRelease { workload, target, .. } => (2, workload.to_string(), target.clone()),
+        Ask::Check { workload, target, .. } | Ask::CheckRelease { workload, target, .. } => {
+            (2, workload.to_string(), target.clone())
+        }
         Ask::Probe { workload, target, .. } => (3, workload.to_string(), target.clone()),
         Ask::Measure { workload, target, .. } => (4, workload.to_string(), target.clone()),
         Ask::Explain { workload, target, .. } => (5, workload.to_string(), target.clone()),

@@ -51,7 +51,10 @@ impl Schedule {
     }
 
     fn set_waiting(&mut self, key: &Key, waiting: Option<Waiting>) {
-        if waiting.as_ref().is_some_and(|waiting| TIMED_WAITS.contains(&waiting.on.as_str())) {
+        if waiting
+            .as_ref()
+            .is_some_and(|waiting| TIMED_WAITS.contains(&waiting.on.as_str()))
+        {
             self.timed.insert(key.clone());
         } else {
             self.timed.remove(key);

@@ -64,7 +64,11 @@ impl Seen {
     /// The share that a generation really has; 0 when there is no route.
     pub fn share(&self, number: GenNumber) -> u32 {
         let shares = self.route.iter().flat_map(|route| &route.shares);
-        shares.filter(|share| share.number == number).map(|share| share.live).max().unwrap_or(0)
+        shares
+            .filter(|share| share.number == number)
+            .map(|share| share.live)
+            .max()
+            .unwrap_or(0)
     }
 }
 

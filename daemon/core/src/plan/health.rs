@@ -166,7 +166,11 @@ fn probed(http: Option<&spec::HttpHealth>, probe: Option<&Probe>) -> (Standing, 
             failure: Some(failure),
             asked: true,
             ..
-        }) => (Standing::Unhealthy, "probe-failed".into(), format!("GET {}: {failure}", http.path)),
+        }) => (
+            Standing::Unhealthy,
+            "probe-failed".into(),
+            format!("GET {}: {failure}", http.path),
+        ),
         Some(Probe {
             failure: Some(failure), ..
         }) => (

@@ -116,10 +116,7 @@ pub(super) fn check_again(c: &RolloutContext, spec: &WorkloadSpec, request: &Req
         },
         // The refusal stands, and is no wait: only a change can end it.
         Ok(_) => RolloutPlan::default(),
-        Err(asking) => RolloutPlan {
-            waiting: None,
-            ..asking
-        },
+        Err(asking) => RolloutPlan { waiting: None, ..asking },
     }
 }
 
@@ -142,7 +139,11 @@ fn ask_targets(
                 continue;
             }
         };
-        problems.extend(c.config.fixed_problem(target, target_spec).map(|problem| format!("{target}: {problem}")));
+        problems.extend(
+            c.config
+                .fixed_problem(target, target_spec)
+                .map(|problem| format!("{target}: {problem}")),
+        );
         let key = check_key(&release_id, &captured(target_spec).0, &plugin);
         match answer(c, target, &key) {
             Ok(report) => {
@@ -157,7 +158,11 @@ fn ask_targets(
                 problems.extend(unable(spec, &report.abilities).map(|problem| format!("{target}: {problem}")));
             }
             Err(asking) => {
-                unanswered.push(asking.message.map_or_else(|| target.clone(), |why| format!("{target}: {why}")));
+                unanswered.push(
+                    asking
+                        .message
+                        .map_or_else(|| target.clone(), |why| format!("{target}: {why}")),
+                );
                 match asking.again_at {
                     Some(at) => plan.wake_at = earliest(plan.wake_at, Some(at)),
                     None => plan.asks.push(Ask::Check {
@@ -222,7 +227,9 @@ pub(super) fn abilities(
         Ok(report) => return Ok(report.abilities.clone()),
         Err(asking) => asking,
     };
-    let message = asking.message.unwrap_or_else(|| "asking its plugin what the release can do there".into());
+    let message = asking
+        .message
+        .unwrap_or_else(|| "asking its plugin what the release can do there".into());
     let mut plan = waiting("check", format!("{target}: {message}"), c.now);
     match asking.again_at {
         Some(at) => plan.end_at(at),
@@ -310,6 +317,11 @@ fn way_back(c: &RolloutContext, spec: &WorkloadSpec, wished: &ReleaseId) -> Opti
 /// What the strategy needs and this workload cannot do on this target, with what it can.
 pub fn unable(spec: &WorkloadSpec, can: &Abilities) -> Option<String> {
     let name = spec.strategy.name();
+    if !can.staged && can.routing == Routing::Fixed {
+        return Some(
+            "the plugin contradicts itself: neither launch nor route makes anything live (not staged, routing fixed)".into(),
+        );
+    }
     if !can.overlap && !matches!(spec.strategy, Strategy::Recreate { .. }) {
         return Some(format!(
             "{name} runs two generations side by side, which is not possible here; use recreate"
@@ -322,13 +334,17 @@ pub fn unable(spec: &WorkloadSpec, can: &Abilities) -> Option<String> {
         return Some("instances {min, max} needs an autoscaler, and none owns the number here; give one number".into());
     }
     if can.sizing == Sizing::Unsized && spec.instances > 1 {
-        return Some(format!("instances: {} has no meaning here: there is nothing to count", spec.instances));
+        return Some(format!(
+            "instances: {} has no meaning here: there is nothing to count",
+            spec.instances
+        ));
     }
     match &spec.strategy {
         Strategy::Recreate { .. } => None,
-        Strategy::BlueGreen { .. } if can.routing == Routing::Fixed => {
-            Some("blueGreen switches traffic at once, but here an instance is live as soon as it is ready; use rolling or recreate".into())
-        }
+        Strategy::BlueGreen { .. } if can.routing == Routing::Fixed => Some(
+            "blueGreen switches traffic at once, but here an instance is live as soon as it is ready; use rolling or recreate"
+                .into(),
+        ),
         Strategy::BlueGreen { .. } => None,
         Strategy::Rolling { .. } | Strategy::Canary { .. } if !can.staged => Some(format!(
             "{name} needs a generation that can be judged before it is live, and here it is live at once; use blueGreen or recreate"
@@ -342,7 +358,11 @@ pub fn unable(spec: &WorkloadSpec, can: &Abilities) -> Option<String> {
         Strategy::Rolling { .. } => None,
         Strategy::Canary { .. } if can.routing != Routing::Weighted => Some(format!(
             "canary needs weights, and this target cannot weigh traffic; use {}",
-            if can.routing == Routing::Single { "blueGreen" } else { "rolling" }
+            if can.routing == Routing::Single {
+                "blueGreen"
+            } else {
+                "rolling"
+            }
         )),
         Strategy::Canary { steps, .. } if can.most_live < 2 && steps.len() > 1 => {
             Some("canary has two generations live at once, and here at most one is; use blueGreen".into())

@@ -168,7 +168,9 @@ fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, Box<Rol
     let mut pins = BTreeMap::new();
     for name in spec.artifacts.keys() {
         // Without a selection there is nothing to pin yet; `select` says why.
-        let Some(reference) = c.workload.reference(name) else { continue };
+        let Some(reference) = c.workload.reference(name) else {
+            continue;
+        };
         match c.workload.pins.get(&reference) {
             Some(pin) => {
                 pins.insert(name.clone(), pin.clone());
@@ -255,7 +257,11 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
         return waiting("placement", "no target matches; nothing runs".into(), request.since);
     }
     if request.paused {
-        return waiting("paused", format!("paused; `holdfast resume {}` goes on", c.id.name()), request.since);
+        return waiting(
+            "paused",
+            format!("paused; `holdfast resume {}` goes on", c.id.name()),
+            request.since,
+        );
     }
     if let Some(plan) = held_back(c, spec) {
         return plan;
@@ -287,12 +293,17 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
     if !plan.records.is_empty() || plan.waiting.is_some() {
         return plan;
     }
-    let lagging = members.iter().filter(|(target, _)| is_lagging(c, spec, target, request)).count();
+    let lagging = members
+        .iter()
+        .filter(|(target, _)| is_lagging(c, spec, target, request))
+        .count();
     let may_lag = lagging <= spec.placement.max_lagging.down(total) as usize;
     let through = members.iter().all(|(target, target_spec)| {
-        let done = c.workload.units.get(*target).is_some_and(|unit| {
-            unit.attempt.is_none() && runs(unit, &request.release, &captured(target_spec).0)
-        });
+        let done = c
+            .workload
+            .units
+            .get(*target)
+            .is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, &captured(target_spec).0));
         done || failed.contains(target) || (may_lag && is_lagging(c, spec, target, request))
     });
     if !through {
@@ -377,13 +388,7 @@ fn halt(c: &RolloutContext, spec: &WorkloadSpec, request: &Request, failed: &[&T
 
 /// Aborting: every unit goes back to the release proven before; without one, it ends when no unit is at it any more.
 fn go_back(c: &RolloutContext, request: &Request) -> RolloutPlan {
-    let aborted = change(
-        c,
-        request,
-        RolloutState::Aborted,
-        &request.reason,
-        request.message.clone(),
-    );
+    let aborted = change(c, request, RolloutState::Aborted, &request.reason, request.message.clone());
     let back = c.workload.proven.iter().rev().find(|release| **release != request.release);
     if let Some((release, known)) = back.and_then(|release| Some((release, c.workload.releases.get(release)?))) {
         let body = RolloutChange {
@@ -452,7 +457,10 @@ fn admit(c: &RolloutContext, request: &Request, members: &[(&TargetName, &Target
         let unit = c.workload.units.get(*target);
         let (values, bytes) = captured(spec);
         let is_busy = unit.is_some_and(|unit| {
-            unit.attempt.is_some() || unit.intent.is_some() || unit.phase == PhaseName::Leaving || runs(unit, &request.release, &values)
+            unit.attempt.is_some()
+                || unit.intent.is_some()
+                || unit.phase == PhaseName::Leaving
+                || runs(unit, &request.release, &values)
         });
         if is_busy || has_failed(c, target, request) {
             continue;
@@ -581,7 +589,9 @@ fn catch_up(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollo
 
 /// It runs another release than the one that succeeded: it was away when the others got it.
 fn is_behind(c: &RolloutContext, target: &TargetName, request: &Request) -> bool {
-    let Some(unit) = c.workload.units.get(target) else { return false };
+    let Some(unit) = c.workload.units.get(target) else {
+        return false;
+    };
     let current = unit.current.and_then(|number| unit.generations.get(&number));
     current.is_some_and(|current| current.release != request.release)
 }
@@ -589,7 +599,9 @@ fn is_behind(c: &RolloutContext, target: &TargetName, request: &Request) -> bool
 /// The present request brings nothing new anywhere; a target without anything gets the last proven release.
 fn admit_new(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> RolloutPlan {
     let mut plan = RolloutPlan::default();
-    let Some(release) = c.workload.proven.last() else { return plan };
+    let Some(release) = c.workload.proven.last() else {
+        return plan;
+    };
     if request.paused || held_back(c, spec).is_some() {
         return plan;
     }

@@ -68,8 +68,13 @@ impl Matcher {
 
 /// Tags that a selector accepts, the best first.
 pub fn ranked<'a>(select: &Selector, tags: &'a [String]) -> Vec<&'a str> {
-    let Some(matcher) = Matcher::new(select) else { return Vec::new() };
-    let mut keyed: Vec<(Key, &str)> = tags.iter().filter_map(|tag| Some((matcher.key(tag)?, tag.as_str()))).collect();
+    let Some(matcher) = Matcher::new(select) else {
+        return Vec::new();
+    };
+    let mut keyed: Vec<(Key, &str)> = tags
+        .iter()
+        .filter_map(|tag| Some((matcher.key(tag)?, tag.as_str())))
+        .collect();
     keyed.sort_by(|(a, a_tag), (b, b_tag)| b.cmp(a).then_with(|| a_tag.cmp(b_tag)));
     keyed.into_iter().map(|(_, tag)| tag).collect()
 }
@@ -102,7 +107,10 @@ pub(super) fn select(c: &RolloutContext, spec: &WorkloadSpec) -> RolloutPlan {
         if current.is_none() && plan.waiting.is_none() {
             let message = match (&facts.failure, &facts.tags) {
                 (Some(failure), _) => format!("the tags of {repository} cannot be listed: {failure}"),
-                (None, Some(tags)) => format!("none of the {} tags of {repository} is one that {artifact} may take", tags.len()),
+                (None, Some(tags)) => format!(
+                    "none of the {} tags of {repository} is one that {artifact} may take",
+                    tags.len()
+                ),
                 (None, None) => format!("listing the tags of {repository}"),
             };
             plan.waiting = Some(Waiting {

@@ -40,17 +40,16 @@ fn is_failing(c: &UnitContext, attempt: &AttemptState) -> bool {
 }
 
 fn superseded(c: &UnitContext) -> UnitPlan {
-    turn_back(
-        c,
-        AttemptOutcome::Stopped,
-        "superseded",
-        "a newer request replaces it".into(),
-    )
+    turn_back(c, AttemptOutcome::Stopped, "superseded", "a newer request replaces it".into())
 }
 
 /// A unit that only waits, and for something that nothing but a person or luck ends, turns to a newer request.
 pub(super) fn leave_for_newer(c: &UnitContext, attempt: &AttemptState, plan: &UnitPlan) -> Option<UnitPlan> {
-    let newer = c.workload.request.as_ref().is_some_and(|request| request.id != attempt.request);
+    let newer = c
+        .workload
+        .request
+        .as_ref()
+        .is_some_and(|request| request.id != attempt.request);
     let waits = plan
         .waiting
         .as_ref()
@@ -117,7 +116,12 @@ pub(super) fn give_up_after_faults(c: &UnitContext, attempt: &AttemptState) -> O
     let (class, message) = c.unit.last_fault.as_ref().filter(|_| c.unit.faults > 0)?;
     // What a job's failure or loss means, `jobs` says.
     let jobs = c.workload.jobs.get(&attempt.release);
-    let ended = |outcome| jobs.is_some_and(|jobs| jobs.values().any(|job| job.outcome == outcome && job.t == c.unit.last_fault_t));
+    let ended = |outcome| {
+        jobs.is_some_and(|jobs| {
+            jobs.values()
+                .any(|job| job.outcome == outcome && job.t == c.unit.last_fault_t)
+        })
+    };
     match class {
         FaultClass::Failed if ended(JobOutcome::Failed) => None,
         FaultClass::Absent if ended(JobOutcome::Lost) => None,
@@ -156,7 +160,10 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     let can = attempt.can();
     let size = c.wanted_instances(&can);
     let candidate_may_exist = generation(c, attempt.generation).is_some_and(|generation| generation.launched);
-    let old_was_reduced = attempt.old.and_then(|old| generation(c, old)).is_some_and(|old| old.size < size);
+    let old_was_reduced = attempt
+        .old
+        .and_then(|old| generation(c, old))
+        .is_some_and(|old| old.size < size);
     if !candidate_may_exist && !old_was_reduced {
         return ended();
     }
@@ -164,6 +171,13 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         return c.look_at_target();
     };
     let candidate = seen.generation(attempt.generation);
+    if let Some(old) = attempt.old.filter(|_| !can.staged) {
+        // The route that makes the old one again takes the candidate away.
+        return match route_to(c, &can, seen, old, old, FULL_SHARE) {
+            Routed::Yes => ended(),
+            Routed::No(plan) => plan,
+        };
+    }
     // An old generation that is gone cannot come back here: what serves then is up to the next look at drift.
     let old = attempt.old.and_then(|old| seen.generation(old));
     if candidate.is_some() && !attempt.explained && outcome != AttemptOutcome::Stopped {
@@ -209,21 +223,21 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     if old.ready == 0 && old.wanted.is_some() {
         return c.look("healthy", "waiting until the old generation is ready again", c.unit.phase_t);
     }
-    let routed = seen.route.is_some() || !can.overlap;
-    if routed && let Routed::No(plan) = route_to(c, &can, seen, old.number, old.number, FULL_SHARE) {
+    if let Routed::No(plan) = route_to(c, &can, seen, old.number, old.number, FULL_SHARE) {
         return plan;
     }
     match candidate {
         None => ended(),
-        // What is not staged is gone with the route that replaced it.
-        Some(_) if !can.staged => ended(),
         Some(_) => retire_candidate(),
     }
 }
 
 /// Nobody serves for a moment: only where two generations cannot be there at once.
 fn offline(c: &UnitContext, seen: &Seen) -> UnitPlan {
-    let known = seen.generations.iter().filter(|state| c.unit.generations.contains_key(&state.number));
+    let known = seen
+        .generations
+        .iter()
+        .filter(|state| c.unit.generations.contains_key(&state.number));
     let shares: Vec<_> = known
         .map(|state| crate::target::Share {
             number: state.number,

@@ -48,7 +48,12 @@ pub(super) fn heal(c: &UnitContext) -> UnitPlan {
     });
     if is_frozen {
         return if known {
-            c.wait("frozen", format!("drift is not healed while it is frozen: {}", found.seen), c.unit.phase_t, None)
+            c.wait(
+                "frozen",
+                format!("drift is not healed while it is frozen: {}", found.seen),
+                c.unit.phase_t,
+                None,
+            )
         } else {
             record(c, found.what, found.wanted, found.seen, DriftAnswer::Nothing)
         };
@@ -229,7 +234,8 @@ fn edited(c: &UnitContext, known: &GenState, state: &GenerationState) -> Result<
 }
 
 fn wrong_size(c: &UnitContext, can: &Abilities, known: &GenState, state: &GenerationState) -> Option<Found> {
-    let wanted = state.wanted?;
+    // What was never given a size (not staged, adopted) has none to keep to.
+    let wanted = state.wanted.filter(|_| known.size > 0)?;
     let scaled = can.sizing == Sizing::Planned && wanted != known.size;
     let below_floor = can.sizing == Sizing::Automatic && wanted < known.size;
     let short_ms = c.facts.short_since.map_or(0, |since| c.now.saturating_sub(since));
@@ -251,7 +257,10 @@ fn wrong_route(c: &UnitContext, can: &Abilities, seen: &Seen, number: GenNumber)
     if can.routing == Routing::Fixed {
         return None;
     }
-    let ours = seen.generations.iter().filter(|state| c.unit.generations.contains_key(&state.number));
+    let ours = seen
+        .generations
+        .iter()
+        .filter(|state| c.unit.generations.contains_key(&state.number));
     let shares: Vec<Share> = ours
         .map(|state| Share {
             number: state.number,
@@ -262,7 +271,9 @@ fn wrong_route(c: &UnitContext, can: &Abilities, seen: &Seen, number: GenNumber)
     let is_so = settled && shares.iter().all(|share| reads_as(can, seen.share(share.number), share.live));
     (!is_so).then(|| {
         let have = seen.route.iter().flat_map(|route| &route.shares);
-        let have: Vec<String> = have.map(|share| format!("{}: {}%", share.number, percent(share.live))).collect();
+        let have: Vec<String> = have
+            .map(|share| format!("{}: {}%", share.number, percent(share.live)))
+            .collect();
         Found {
             what: DriftKind::Route,
             wanted: format!("{number}: 100%"),
@@ -278,9 +289,21 @@ fn guard(c: &UnitContext, found: &Found) -> Option<UnitPlan> {
     let recent = |heals: &[Millis]| heals.iter().copied().filter(|t| t + HOUR_MS > c.now).collect::<Vec<_>>();
     let (mine, all) = (recent(&c.unit.heals), recent(&c.state.heals));
     let (class, limit, recorded, on, oldest) = if mine.len() >= HEALS_PER_UNIT {
-        ("heals-per-unit", HEALS_PER_UNIT, c.unit.heal_guard, c.on(), mine.first().copied())
+        (
+            "heals-per-unit",
+            HEALS_PER_UNIT,
+            c.unit.heal_guard,
+            c.on(),
+            mine.first().copied(),
+        )
     } else if all.len() >= c.config.heals_per_hour {
-        ("heals-per-hour", c.config.heals_per_hour, c.state.heal_guard, On::default(), all.first().copied())
+        (
+            "heals-per-hour",
+            c.config.heals_per_hour,
+            c.state.heal_guard,
+            On::default(),
+            all.first().copied(),
+        )
     } else {
         return None;
     };
@@ -302,7 +325,9 @@ fn guard(c: &UnitContext, found: &Found) -> Option<UnitPlan> {
 /// Known-bad stays out, even where it is what was lost.
 fn quarantined(c: &UnitContext) -> Option<UnitPlan> {
     let known = generation(c, c.unit.current?)?;
-    let quarantine = c.workload.quarantined(&known.release, &known.captured, c.workload.attempt_number())?;
+    let quarantine = c
+        .workload
+        .quarantined(&known.release, &known.captured, c.workload.attempt_number())?;
     let text = format!(
         "what ran here is quarantined and is not launched again: {}",
         quarantine.message

@@ -145,7 +145,11 @@ fn bring_up(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, can: &
     if !can.staged {
         return match route_to(c, can, seen, attempt.generation, attempt.generation, FULL_SHARE) {
             Routed::No(plan) => plan,
-            Routed::Yes => c.look("launch", "waiting until the target shows the new generation", attempt.launch_t),
+            Routed::Yes => c.look(
+                "launch",
+                "waiting until the target shows the new generation",
+                attempt.launch_t,
+            ),
         };
     }
     if let Some(old) = old
@@ -197,7 +201,11 @@ fn prove(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     let since = c.unit.phase_t;
     let deadline = attempt.launch_t + spec.health.timeout_ms;
     let Some(healthy_since) = health.healthy_since.filter(|_| health.generation == attempt.generation) else {
-        let mut plan = with_probe(c, attempt, c.look("healthy", message_or(&health.message, "not ready yet"), since));
+        let mut plan = with_probe(
+            c,
+            attempt,
+            c.look("healthy", message_or(&health.message, "not ready yet"), since),
+        );
         plan.end_by(deadline);
         return plan;
     };
@@ -212,7 +220,11 @@ fn prove(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
             let message = "it never reported any telemetry, which its manifest requires".to_owned();
             return turn_back(c, AttemptOutcome::CouldNotTry, "no-telemetry", message);
         }
-        let waiting = with_probe(c, attempt, c.look("telemetry", "it has not reported any telemetry yet", since));
+        let waiting = with_probe(
+            c,
+            attempt,
+            c.look("telemetry", "it has not reported any telemetry yet", since),
+        );
         let mut plan = with_measure(c, attempt, spec, waiting);
         plan.end_by(deadline);
         return plan;

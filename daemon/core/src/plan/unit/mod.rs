@@ -20,8 +20,8 @@ use crate::entry::*;
 use crate::ids::{Millis, TargetName, WorkloadId};
 use crate::spec::{Strategy, WorkloadSpec};
 use crate::state::{AttemptState, Claim, GenState, State, UnitState, WorkloadState};
-use serde::{Deserialize, Serialize};
 use crate::target::{Abilities, Fault, FaultClass, GenPhase, GenerationState, Sizing, Verb};
+use serde::{Deserialize, Serialize};
 
 /// Faults in a row before an attempt that has changed nothing yet is given up.
 pub const FAULTS_BEFORE_GIVING_UP: u32 = 5;

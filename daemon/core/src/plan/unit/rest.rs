@@ -58,7 +58,11 @@ fn depart(c: &UnitContext) -> UnitPlan {
             && unit.is_some_and(|unit| unit.attempt.is_some() && unit.phase != PhaseName::Undoing)
     });
     if let Some((id, _)) = unproven {
-        return c.look("prune-last", format!("{id} is not proven here yet; removals come last"), since);
+        return c.look(
+            "prune-last",
+            format!("{id} is not proven here yet; removals come last"),
+            since,
+        );
     }
     let change = AttemptChange::Phase {
         to: PhaseName::Leaving,

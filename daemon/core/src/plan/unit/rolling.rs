@@ -12,7 +12,11 @@ use crate::target::Routing;
 /// Surge and unavailable instances of `size`; at least one of them is above 0, or nothing could move.
 fn limits(size: u32, surge: Count, max_unavailable: Count) -> (u32, u32) {
     let (surge, unavailable) = (surge.up(size), max_unavailable.down(size));
-    if surge == 0 && unavailable == 0 { (1, 0) } else { (surge, unavailable) }
+    if surge == 0 && unavailable == 0 {
+        (1, 0)
+    } else {
+        (surge, unavailable)
+    }
 }
 
 pub(super) fn first_rolling_size(size: u32, surge: Count, max_unavailable: Count) -> u32 {
@@ -41,7 +45,13 @@ pub(super) fn make_room(c: &UnitContext, spec: &WorkloadSpec, can: &Abilities, o
 }
 
 /// One turn: traffic for the new instances that are ready, then old ones that are not needed go, then new ones come.
-pub(super) fn roll(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, surge: Count, max_unavailable: Count) -> UnitPlan {
+pub(super) fn roll(
+    c: &UnitContext,
+    attempt: &AttemptState,
+    spec: &WorkloadSpec,
+    surge: Count,
+    max_unavailable: Count,
+) -> UnitPlan {
     if let Some(plan) = watch(c, attempt) {
         return plan;
     }

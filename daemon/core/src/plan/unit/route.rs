@@ -42,11 +42,7 @@ pub(super) fn route_to(c: &UnitContext, can: &Abilities, seen: &Seen, from: GenN
         return Routed::Yes;
     }
     if shares.iter().map(|share| share.live).sum::<u32>() != FULL_SHARE {
-        return Routed::No(c.look(
-            "target",
-            "waiting until the target shows both generations",
-            c.unit.phase_t,
-        ));
+        return Routed::No(c.look("target", "waiting until the target shows both generations", c.unit.phase_t));
     }
     if c.facts.call.route_repeats > 0 {
         let again_at = c.facts.call.routed_t + backoff_ms(c.facts.call.route_repeats);

@@ -35,7 +35,9 @@ pub(super) fn shift(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         return plan;
     }
     let steps = steps(c, attempt, spec);
-    let reached = steps.iter().find(|(weight, _)| *weight == attempt.weight && attempt.weight > 0);
+    let reached = steps
+        .iter()
+        .find(|(weight, _)| *weight == attempt.weight && attempt.weight > 0);
     if let Some((weight, hold_ms)) = reached
         && attempt.passed != Some(*weight)
     {
@@ -196,7 +198,12 @@ pub(super) fn analyse(
                 verdicts.push(record(VerdictOutcome::Fail, "dry-run", message, Some(&measured)));
             }
             _ if analysis.dry_run => {
-                verdicts.push(record(VerdictOutcome::Unmeasured, "dry-run", "not measured; it is a dry run".into(), None));
+                verdicts.push(record(
+                    VerdictOutcome::Unmeasured,
+                    "dry-run",
+                    "not measured; it is a dry run".into(),
+                    None,
+                ));
             }
             Standing::Unmeasured { canary, .. } => {
                 let why = facts.map(|facts| facts.why.as_str()).filter(|why| !why.is_empty());
@@ -252,12 +259,19 @@ pub(super) fn with_measure(c: &UnitContext, attempt: &AttemptState, spec: &Workl
     }
     let generations: Vec<u32> = std::iter::once(attempt.generation).chain(attempt.old).collect();
     let seen = c.fresh();
-    let addresses_of = |number: u32| seen.and_then(|seen| seen.generation(number)).map(addresses).unwrap_or_default();
+    let addresses_of = |number: u32| {
+        seen.and_then(|seen| seen.generation(number))
+            .map(addresses)
+            .unwrap_or_default()
+    };
     let queries = due.into_iter().filter_map(|analysis| match &analysis.source {
         AnalysisSource::Target { .. } => None,
         source => {
             let asked = matches!(source, AnalysisSource::Http { .. });
-            let addresses = generations.iter().filter(|_| asked).map(|number| (*number, addresses_of(*number)));
+            let addresses = generations
+                .iter()
+                .filter(|_| asked)
+                .map(|number| (*number, addresses_of(*number)));
             Some(MeasureQuery {
                 name: analysis.name.clone(),
                 source: source.clone(),
