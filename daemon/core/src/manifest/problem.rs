@@ -1,5 +1,7 @@
 //! A problem, and how it is shown: the line, a caret, and what to do.
 
+use super::fields::did_you_mean;
+use super::yaml::Node;
 use serde::Serialize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,4 +59,28 @@ pub fn render(problem: &Problem, source: Option<&str>) -> String {
         text.push_str(&format!("  hint: {hint}\n"));
     }
     text
+}
+
+/// A serde error over another file's value (the operator's), put at its place.
+pub fn operator_problem(file: &str, node: Option<&Node>, pointer: &str, message: &str) -> Problem {
+    let place = node.map(|node| node.locate(pointer)).unwrap_or_default();
+    let hint = message.strip_prefix("unknown field `").and_then(|rest| {
+        let (field, rest) = rest.split_once('`')?;
+        let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+        did_you_mean(field, known.into_iter())
+    });
+    Problem {
+        code: if message.starts_with("unknown field") {
+            "unknown-field"
+        } else {
+            "invalid"
+        },
+        severity: Severity::Error,
+        file: file.to_owned(),
+        line: place.line.max(1),
+        column: place.column.max(1),
+        width: place.width.max(1),
+        message: message.to_owned(),
+        hint,
+    }
 }
