@@ -297,7 +297,10 @@ fn steps(desired: &Desired, state: &State) -> Vec<Value> {
                 ArtifactSpec::Select { repository, select } => (
                     "select",
                     known.and_then(|known| selected(known, name, artifact)),
-                    format!("the best tag of {repository} by {} is resolved to a digest", shown_selector(select)),
+                    format!(
+                        "the best tag of {repository} by {} is resolved to a digest",
+                        shown_selector(select)
+                    ),
                 ),
             };
             match reference.and_then(|reference| known?.pins.get(&reference)) {

@@ -387,7 +387,7 @@ impl Assembly<'_> {
     fn values(&mut self, draft: &Draft<'_>) -> bool {
         const TARGETS_SHOWN: usize = 3;
         let mut good = true;
-        for value in &draft.draft.values {
+        for (value, template) in &draft.draft.values {
             let placement = &draft.draft.spec.placement;
             let without: Vec<&str> = self
                 .desired
@@ -407,7 +407,7 @@ impl Assembly<'_> {
             let shown = without[..without.len().min(TARGETS_SHOWN)].join(", ");
             let message = format!("a template uses ${{values.{value}}}, which is not set on target {shown}{more}");
             let hint = format!("add values: {{ {value}: ... }} to it");
-            self.push("missing-value", draft.file, draft.at("/spec/template"), &message, &hint);
+            self.push("missing-value", draft.file, draft.at(template), &message, &hint);
         }
         good
     }

@@ -172,6 +172,8 @@ fn read_text(file: &str, text: &str) -> Stream {
                 // The parser looks ahead, so it meets its own limit of nesting before ours is met.
                 if error.info().contains("recursion limit") {
                     builder.too_deep(place);
+                } else if error.info().contains("unknown anchor") {
+                    builder.alias(place);
                 } else {
                     let message = format!("this is not valid YAML: {}", error.info());
                     let hint = "look here and one line above: indentation, a space after the colon, an open quote or bracket";
@@ -221,6 +223,16 @@ impl Builder<'_> {
     fn problem(&mut self, code: &'static str, message: String, hint: Option<&str>, place: Place) {
         self.stream.unsound.insert(self.stream.documents.len());
         self.stream.problems.push(problem(self.file, code, message, hint, place));
+    }
+
+    fn alias(&mut self, place: Place) {
+        let message = "anchors, aliases and tags are not read in a manifest".to_owned();
+        self.problem(
+            "alias",
+            message,
+            Some("write the value out; quote a text that begins with *, & or !"),
+            place,
+        );
     }
 
     fn too_deep(&mut self, place: Place) {
@@ -277,12 +289,7 @@ impl Builder<'_> {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 if anchor != 0 || tag.is_some() {
-                    self.problem(
-                        "alias",
-                        "anchors, aliases and tags are not read in a manifest".into(),
-                        Some("write the value out"),
-                        place,
-                    );
+                    self.alias(place);
                     return false;
                 }
                 let plain = matches!(style, ScalarStyle::Plain);
@@ -309,12 +316,7 @@ impl Builder<'_> {
 
     fn open(&mut self, open: Open, decorated: bool, place: Place) -> bool {
         if decorated {
-            self.problem(
-                "alias",
-                "anchors, aliases and tags are not read in a manifest".into(),
-                Some("write the value out"),
-                place,
-            );
+            self.alias(place);
             return false;
         }
         if let Some(Open::Map(OpenMap { pending: None, .. }, _)) = self.stack.last() {
@@ -390,23 +392,27 @@ impl Builder<'_> {
 /// YAML's rules for plain scalars are serde_yaml's business; a plain scalar alone is a whole document to it. Err: a number
 /// that a release's JSON cannot hold.
 fn plain_value(text: &str) -> Result<Value, String> {
-    let looks_like_number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+    let too_large = || Err(format!("is beyond {INTEGER_MAX}, which a JSON number cannot hold exactly"));
+    let not_finite = || Err("is not a finite number, which JSON does not have".to_owned());
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_decimal = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let number = match serde_yaml::from_str::<serde_yaml::Value>(text) {
         Ok(serde_yaml::Value::Bool(flag)) => return Ok(flag.into()),
         Ok(serde_yaml::Value::Null) => return Ok(Value::Null),
         Ok(serde_yaml::Value::Number(number)) => number,
-        Err(_) if looks_like_number && text.bytes().skip(1).all(|b| b.is_ascii_alphanumeric()) => {
-            return Err(format!("is beyond {INTEGER_MAX}, which a JSON number cannot hold exactly"));
+        // More than 64 bits are an error to it, and a float without end is a text.
+        Err(_) if digits.starts_with(|c: char| c.is_ascii_digit()) => return too_large(),
+        _ if digits.contains(|c: char| c.is_ascii_digit()) && text.parse::<f64>().is_ok_and(f64::is_infinite) => {
+            return not_finite();
         }
         _ => return Ok(text.into()),
     };
     let magnitude = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
     match (magnitude, number.as_f64()) {
-        (Some(magnitude), _) if magnitude > INTEGER_MAX => {
-            Err(format!("is beyond {INTEGER_MAX}, which a JSON number cannot hold exactly"))
-        }
+        (Some(magnitude), _) if magnitude > INTEGER_MAX => too_large(),
         (Some(_), _) => Ok(number.as_u64().map_or_else(|| number.as_i64().into(), Value::from)),
+        (None, _) if is_decimal => too_large(),
         (None, Some(float)) if float.is_finite() => Ok(float.into()),
-        (None, _) => Err("is not a finite number, which JSON does not have".to_owned()),
+        (None, _) => not_finite(),
     }
 }

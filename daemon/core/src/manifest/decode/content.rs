@@ -20,6 +20,7 @@ const SELECTOR_MAX_BYTES: usize = 200;
 const REGEX_MAX_BYTES: usize = 1 << 20;
 
 type Artifacts = BTreeMap<String, ArtifactSpec>;
+type Values = BTreeMap<String, String>;
 
 impl Reader<'_> {
     pub(super) fn artifacts(&mut self, spec: &Node) -> Artifacts {
@@ -94,8 +95,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The workload's or a job's: `node` has a field `template`. Adds the values it wants.
-    pub(super) fn template(&mut self, node: &Node, artifacts: &Artifacts, values: &mut BTreeSet<String>) -> Value {
+    /// The workload's or a job's: `node`, at a pointer in the document, has a field `template`. Adds the values it wants.
+    pub(super) fn template(&mut self, node: &Node, at: &str, artifacts: &Artifacts, values: &mut Values) -> Value {
         let place = node.locate("/template");
         let template = free(node, "template");
         let size = template.to_string().len();
@@ -110,7 +111,7 @@ impl Reader<'_> {
         }
         for name in names {
             if let Some(value) = name.strip_prefix("values.") {
-                values.insert(value.to_owned());
+                values.entry(value.to_owned()).or_insert_with(|| format!("{at}/template"));
             } else if let Some(artifact) = name.strip_prefix("artifacts.").filter(|name| !artifacts.contains_key(*name)) {
                 let known: Vec<&str> = artifacts.keys().map(String::as_str).collect();
                 let message = format!("the template uses artifact {artifact:?}, which there is not");
@@ -168,13 +169,13 @@ impl Reader<'_> {
     }
 
     /// `before` and `after`.
-    pub(super) fn jobs(&mut self, spec: &Node, artifacts: &Artifacts, values: &mut BTreeSet<String>) -> (Vec<Job>, Vec<Job>) {
+    pub(super) fn jobs(&mut self, spec: &Node, artifacts: &Artifacts, values: &mut Values) -> (Vec<Job>, Vec<Job>) {
         let mut seen = BTreeSet::new();
         let mut read = |key: &str| -> Vec<Job> {
             let items = list(spec, key);
             self.too_many(spec.locate(&format!("/{key}")), key, items.len(), JOBS_MAX);
             let mut jobs = Vec::new();
-            for item in items.iter().take(JOBS_MAX) {
+            for (index, item) in items.iter().take(JOBS_MAX).enumerate() {
                 let name = text(item, "name").unwrap_or_default();
                 let place = item.locate("/name");
                 if item.get("name").is_some() && !is_name(name) {
@@ -188,7 +189,7 @@ impl Reader<'_> {
                 }
                 jobs.push(Job {
                     name: name.to_owned(),
-                    template: self.template(item, artifacts, values),
+                    template: self.template(item, &format!("/spec/{key}/{index}"), artifacts, values),
                     scope: match text(item, "scope") {
                         Some("placement") => JobScope::Placement,
                         _ => JobScope::Target,

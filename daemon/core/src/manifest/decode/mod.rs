@@ -55,8 +55,8 @@ pub struct WorkloadDraft {
     pub spec: WorkloadSpec,
     /// Path in the release to path as written.
     pub files: BTreeMap<String, String>,
-    /// Values that the templates want from each target.
-    pub values: BTreeSet<String>,
+    /// Values that the templates want from each target, with the JSON pointer of the template.
+    pub values: BTreeMap<String, String>,
 }
 
 pub fn parse_file(file: &str, bytes: &[u8]) -> ParsedFile {
@@ -241,8 +241,8 @@ impl Reader<'_> {
     fn workload(&mut self, node: &Node, labels: BTreeMap<String, String>) -> WorkloadDraft {
         let mut spec = WorkloadSpec::new(self.artifacts(node), self.placement(node));
         spec.labels = labels;
-        let mut values = BTreeSet::new();
-        spec.template = self.template(node, &spec.artifacts, &mut values);
+        let mut values = BTreeMap::new();
+        spec.template = self.template(node, "/spec", &spec.artifacts, &mut values);
         let files = self.files(node);
         spec.secrets = self.secrets(node);
         (spec.before, spec.after) = self.jobs(node, &spec.artifacts, &mut values);

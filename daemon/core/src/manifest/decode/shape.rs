@@ -16,7 +16,10 @@ impl Reader<'_> {
         let object = object_of(object);
         for (key, value) in entries {
             match object.fields.iter().find(|field| field.name == key.text) {
-                Some(field) => self.value_shape(field.kind, field.name, field.example, value),
+                Some(field) => {
+                    let hint = format!("as in {}: {}", field.name, field.example);
+                    self.value_shape(field.kind, field.name, &hint, value);
+                }
                 None => {
                     let hint = unknown_field_hint(object, &key.text);
                     self.problem("unknown-field", key.place, format!("unknown field {:?}", key.text), hint);
@@ -45,11 +48,8 @@ impl Reader<'_> {
         }
     }
 
-    fn value_shape(&mut self, kind: Kind, key: &str, example: &str, node: &Node) {
-        let hint = match example {
-            "" => String::new(),
-            example => format!("as in {key}: {example}"),
-        };
+    /// The hint is about the whole field, also for what is in its list or map.
+    fn value_shape(&mut self, kind: Kind, key: &str, hint: &str, node: &Node) {
         match (kind, &node.content) {
             (Kind::Text, Content::Scalar(Value::String(_), _)) | (Kind::Free, Content::Map(_)) => {}
             // `template:` with nothing behind it.
@@ -72,7 +72,7 @@ impl Reader<'_> {
                         "choice",
                         node.place,
                         message,
-                        near.map_or(hint, |name| format!("did you mean {name:?}?")),
+                        near.map_or(hint.to_owned(), |name| format!("did you mean {name:?}?")),
                     );
                 }
             }
@@ -113,17 +113,17 @@ impl Reader<'_> {
             (Kind::List(inner), Content::List(items)) => {
                 self.too_many(node.place, key, items.len(), ENTRIES_MAX);
                 for item in items.iter().take(ENTRIES_MAX) {
-                    self.item_shape(*inner, key, example, item);
+                    self.item_shape(*inner, key, hint, item);
                 }
             }
             (Kind::Map(inner), Content::Map(entries)) => {
                 self.too_many(node.place, key, entries.len(), ENTRIES_MAX);
                 for (name, value) in entries.iter().take(ENTRIES_MAX) {
-                    self.value_shape(*inner, &name.text, "", value);
+                    self.value_shape(*inner, &name.text, hint, value);
                 }
             }
-            (Kind::Either(_, other), Content::Map(_)) => self.value_shape(*other, key, example, node),
-            (Kind::Either(one, _), _) => self.value_shape(*one, key, example, node),
+            (Kind::Either(_, other), Content::Map(_)) => self.value_shape(*other, key, hint, node),
+            (Kind::Either(one, _), _) => self.value_shape(*one, key, hint, node),
             (Kind::Object(_) | Kind::Map(_) | Kind::Free, _) => {
                 self.problem("type", node.place, format!("{key} is a map"), hint);
             }
@@ -131,18 +131,17 @@ impl Reader<'_> {
         }
     }
 
-    /// The example stays that of the whole list.
-    fn item_shape(&mut self, kind: Kind, key: &str, example: &str, item: &Node) {
+    fn item_shape(&mut self, kind: Kind, key: &str, hint: &str, item: &Node) {
         match (kind, &item.content) {
             (Kind::Object(_), Content::Map(_)) | (Kind::Text | Kind::Percent, Content::Scalar(..)) => {
-                self.value_shape(kind, key, example, item);
+                self.value_shape(kind, key, hint, item);
             }
             _ => {
                 let message = format!(
                     "{key} is a list of {}",
                     if kind.object().is_some() { "maps" } else { "texts" }
                 );
-                self.problem("type", item.place, message, format!("as in {key}: {example}"));
+                self.problem("type", item.place, message, hint);
             }
         }
     }
