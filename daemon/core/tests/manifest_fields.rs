@@ -121,6 +121,50 @@ fn examples_can_be_read_and_mean_something() {
     }
 }
 
+/// Whatever stands in a field: a workload is either used or unknown with an error, and every error says where.
+#[test]
+fn no_value_of_any_field_is_half_read() {
+    let odd = [
+        "~",
+        "7",
+        "-1",
+        "0.5",
+        "true",
+        "''",
+        "x",
+        "'${'",
+        "'{{'",
+        "[]",
+        "{}",
+        "[ ~ ]",
+        "[ {} ]",
+        "[ x, x ]",
+        "{ x: ~ }",
+        "{ x: { y: z } }",
+        "100%",
+        "0%",
+        "1s",
+        "2024-01-01",
+        "'../..'",
+        "9007199254740991",
+        "[ [ [ ] ] ]",
+    ];
+    for (kind, object, path, _) in every_field().iter().filter(|one| one.1 != "metadata") {
+        for text in odd {
+            let (problems, read) = read_with(kind, object, path, Some(&yaml(text)));
+            let is_used = !read[kind.to_lowercase()].is_null();
+            let errors = problems.iter().filter(|one| one.severity == Severity::Error).count();
+            assert_eq!(is_used, errors == 0, "{kind}.{path}: {text}: {problems:?}");
+            assert!(
+                problems
+                    .iter()
+                    .all(|one| one.line == 1 && one.column > 1 && one.hint.is_some()),
+                "{path}: {text}: {problems:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn what_is_required_is_missed() {
     for (kind, object, path, _) in every_field().iter().filter(|one| one.3.absent == Absent::Refused) {

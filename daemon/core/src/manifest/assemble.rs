@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const WORKLOADS_MAX: usize = 10_000;
 const SPEC_MAX_BYTES: usize = 48 << 10;
+const SEARCHES_MAX: usize = 100;
 
 /// Looks up a config file by its path in the repository.
 pub trait ConfigFiles {
@@ -54,6 +55,7 @@ pub fn assemble(
             ..Desired::default()
         },
         names: BTreeSet::new(),
+        searches_left: SEARCHES_MAX,
     };
     for problem in file_problems {
         assembly.push(problem.code, &problem.file, START, &problem.message, file_hint(problem.code));
@@ -166,6 +168,8 @@ struct Assembly<'a> {
     desired: Desired,
     /// Of all workloads, good or bad.
     names: BTreeSet<String>,
+    /// Looking for the nearest of thousands of names takes its time: not for every one of thousands of mistakes.
+    searches_left: usize,
 }
 
 impl Assembly<'_> {
@@ -329,8 +333,8 @@ impl Assembly<'_> {
                     continue;
                 }
                 let place = draft.at(&format!("/spec/placement/targets/names/{index}"));
-                let known = self.desired.targets.keys().map(String::as_str);
-                let near = did_you_mean(name, known).unwrap_or_else(|| "a Target with this name is missing".to_owned());
+                let near = self.near(name, |all| all.desired.targets.keys().collect());
+                let near = near.unwrap_or_else(|| "a Target with this name is missing".to_owned());
                 good &= self.missing(
                     "unknown-target",
                     draft.file,
@@ -351,6 +355,11 @@ impl Assembly<'_> {
             self.warn("no-targets", draft.file, place, "no target matches; nothing will run", hint);
         }
         good
+    }
+
+    fn near(&mut self, name: &str, known: impl Fn(&Self) -> Vec<&String>) -> Option<String> {
+        self.searches_left = self.searches_left.checked_sub(1)?;
+        did_you_mean(name, known(self).into_iter().map(String::as_str))
     }
 
     /// An error where absence is proven, else a warning. Whether the workload can still be used.
@@ -374,8 +383,8 @@ impl Assembly<'_> {
                 let message = format!("{own:?} depends on itself");
                 self.push("circle", draft.file, place, &message, "take it out");
             } else if !self.names.contains(name) {
-                let others = self.names.iter().map(String::as_str).filter(|other| other != own);
-                let near = did_you_mean(name, others).unwrap_or_else(|| "a Workload with this name is missing".to_owned());
+                let near = self.near(name, |all| all.names.iter().filter(|other| *other != own).collect());
+                let near = near.unwrap_or_else(|| "a Workload with this name is missing".to_owned());
                 let message = format!("there is no workload {name:?}");
                 good &= self.missing("unknown-workload", draft.file, place, &message, &near);
             }

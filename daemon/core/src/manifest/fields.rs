@@ -302,6 +302,11 @@ pub fn did_you_mean<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Opt
 }
 
 pub fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // The distance costs the product of both lengths, and nobody mistypes a novel.
+    const LONGEST_BYTES: usize = 64;
+    if text.len() > LONGEST_BYTES {
+        return None;
+    }
     let near = known
         .map(|name| (strsim::damerau_levenshtein(&text.to_lowercase(), &name.to_lowercase()), name))
         .min()?;

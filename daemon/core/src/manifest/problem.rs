@@ -36,16 +36,16 @@ pub fn render(problem: &Problem, source: Option<&str>) -> String {
     };
     let mut text = format!(
         "{severity}[{}]: {}\n  --> {}:{}:{}\n",
-        problem.code, problem.message, problem.file, problem.line, problem.column
+        problem.code,
+        visible(&problem.message),
+        visible(&problem.file),
+        problem.line,
+        problem.column
     );
     let line = source.and_then(|source| source.lines().nth(problem.line.saturating_sub(1) as usize));
     if let Some(line) = line {
         const SHOWN: usize = 160;
-        let shown: String = line
-            .chars()
-            .take(SHOWN)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let shown: String = visible(line).chars().take(SHOWN).collect();
         let margin = problem.line.to_string();
         let pad = " ".repeat(margin.len());
         let before = " ".repeat((problem.column.saturating_sub(1) as usize).min(SHOWN));
@@ -56,9 +56,14 @@ pub fn render(problem: &Problem, source: Option<&str>) -> String {
         ));
     }
     if let Some(hint) = &problem.hint {
-        text.push_str(&format!("  hint: {hint}\n"));
+        text.push_str(&format!("  hint: {}\n", visible(hint)));
     }
     text
+}
+
+/// What was written by others can move no cursor and colour nothing.
+fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A serde error over another file's value (the operator's), put at its place.

@@ -65,7 +65,7 @@ impl Reader<'_> {
         if item.get("name").is_some() && !is_title(name) {
             let message = format!("{name:?} is not a name for an analysis");
             self.problem("name", item.locate("/name"), message, "1 to 63 visible characters");
-        } else if !names.insert(name.to_owned()) {
+        } else if !name.is_empty() && !names.insert(name.to_owned()) {
             let message = format!("analysis {name:?} is named twice");
             self.problem("duplicate", item.locate("/name"), message, "results are kept by name");
         }
@@ -134,7 +134,7 @@ impl Reader<'_> {
             let place = node.locate(&format!("/{key}"));
             if query.trim().is_empty() || query.len() > QUERY_MAX_BYTES {
                 let message = format!("{key} has 1 to {QUERY_MAX_BYTES} bytes");
-                self.problem("query", place, message, "");
+                self.problem("query", place, message, "as in sum(rate(http_errors[1m]))");
             }
             if let Err((message, hint)) = check_placeholders(query) {
                 self.problem("placeholder", place, message, hint);

@@ -144,7 +144,7 @@ impl Reader<'_> {
             let version = text(item, "version").unwrap_or_default();
             if item.get("name").is_some() && !is_name(name) {
                 self.not_a_name(item.locate("/name"), name);
-            } else if secrets.iter().any(|secret| secret.name == name) {
+            } else if !name.is_empty() && secrets.iter().any(|secret| secret.name == name) {
                 let message = format!("secret {name:?} is named twice");
                 self.problem("duplicate", item.locate("/name"), message, "keep one of them");
             }
