@@ -432,8 +432,10 @@ fn a_problem_is_shown_with_a_caret() {
     let desired = assembled(&[("t.yaml", TARGET.as_bytes()), ("w.yaml", text.as_bytes())], &[]);
     let expected = "error[unknown-field]: unknown field \"instnces\"\n  --> w.yaml:8:3\n  |\n8 |   instnces: 6\n  |   ^^^^^^^^\n  hint: did you mean \"instances\"?\n";
     assert_eq!(render(&desired.problems[0], Some(&text)), expected);
-    let forged = workload(&format!("{GOOD}\n\"\\e[2Jx\\ny\": 6"));
-    let shown = render(&parse_file("w.yaml", forged.as_bytes()).problems[0], Some(&forged));
+    let forged = workload(&format!("{GOOD}\nconfig: {{ files: {{ \"\\e[2Jx\": 7 }} }}"));
+    let problem = parse_file("w.yaml", forged.as_bytes()).problems.remove(0);
+    assert!(problem.message.starts_with("\u{1b}[2Jx is text"), "{problem:?}");
+    let shown = render(&problem, Some(&forged));
     assert!(shown.lines().all(|line| !line.contains(char::is_control)), "{shown:?}");
 }
 
