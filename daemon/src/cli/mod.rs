@@ -3,6 +3,7 @@
 mod audit;
 mod commands;
 mod error;
+mod explain;
 mod ledger;
 mod manifests;
 mod run;
@@ -93,6 +94,11 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Print the JSON Schema of manifests, for editors
     Schema,
+    /// Say what a field of a manifest is: its type, default, meaning, and an example
+    Explain {
+        /// KIND[.FIELD...], as in Workload.placement.waves
+        path: String,
+    },
     /// Run an edge site
     EdgeNode(run::EdgeNodeArgs),
 }
@@ -149,6 +155,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             out.json(&holdfast_core::manifest::schema());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Explain { path } => explain::explain(&path, &out),
         Command::EdgeNode(args) => run::edge_node(&args),
     }
 }
