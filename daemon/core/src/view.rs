@@ -130,7 +130,14 @@ pub fn status(engine: &Engine) -> StatusView {
         }
         workload.settled = workload.settled && workload.waiting.is_none();
     }
-    for target in &mut view.targets {
+    view.targets = targets(engine);
+    view
+}
+
+/// Targets alone.
+pub fn targets(engine: &Engine) -> Vec<TargetView> {
+    let mut views: Vec<TargetView> = target_views(engine.state());
+    for target in &mut views {
         if let Some(fault) = engine
             .target_facts(&target.name)
             .and_then(|facts| facts.last_failure.as_ref())
@@ -139,7 +146,11 @@ pub fn status(engine: &Engine) -> StatusView {
             target.message = fault.message.clone();
         }
     }
-    view
+    views
+}
+
+fn target_views(state: &State) -> Vec<TargetView> {
+    state.targets.iter().map(|(name, target)| target_view(name, target)).collect()
 }
 
 pub fn of_state(state: &State) -> StatusView {
@@ -160,7 +171,7 @@ pub fn of_state(state: &State) -> StatusView {
         epoch: state.epoch,
         owner: state.owner.clone(),
         source,
-        targets: state.targets.iter().map(|(name, target)| target_view(name, target)).collect(),
+        targets: target_views(state),
         workloads: state
             .workloads
             .iter()

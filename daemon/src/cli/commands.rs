@@ -109,13 +109,7 @@ pub fn command(config: &Path, workload: Option<&str>, wish: Wish, why: &Why, out
 }
 
 pub fn accept_rewrite(config: &Path, commit: String, why: &Why, out: &Out) -> Result<ExitCode, CliError> {
-    let operator = operator::load(config)?;
-    let done = command(config, None, Wish::AcceptRewrite { commit: commit.clone() }, why, out)?;
-    // The command is in the ledger; now the Git side may take the tip.
-    let file = operator.data.join("accepted-rewrite");
-    std::fs::write(&file, &commit).map_err(|source| CliError::io(format!("{} cannot be written", file.display()), source))?;
-    ask(&operator.socket(), &Ask::Sync)?;
-    Ok(done)
+    command(config, None, Wish::AcceptRewrite { commit }, why, out)
 }
 
 pub fn quarantine(config: &Path, command_: &QuarantineCommand, out: &Out) -> Result<ExitCode, CliError> {
