@@ -232,6 +232,12 @@ impl Registries {
         }
     }
 
+    /// The platforms of an artifact by digest.
+    pub async fn fetch_images(&self, source: &str, digest: &str) -> Result<Vec<PlatformImage>, RegistryError> {
+        let resolution = self.resolve(&by_digest(source, digest)?, None).await?;
+        Ok(resolution.map(|resolution| resolution.images).unwrap_or_default())
+    }
+
     /// A manifest by digest, verified. `source` is `registry/repository`.
     pub async fn fetch_manifest(&self, source: &str, digest: &str) -> Result<Vec<u8>, RegistryError> {
         let reference = by_digest(source, digest)?;

@@ -3,6 +3,7 @@
 mod answer;
 mod calls;
 mod plugins;
+mod secrets;
 mod source;
 
 pub use plugins::{PluginSet, PluginsError};
@@ -13,6 +14,7 @@ pub fn unix_ms() -> u64 {
     wall_ms()
 }
 
+use crate::adapters::prometheus::{MetricSourceError, MetricSources};
 use crate::api::{ApiRequest, Query};
 use crate::operator::{Operator, OperatorError};
 use answer::Blobs;
@@ -23,6 +25,7 @@ use holdfast_core::plan::{Ask, PLANNER_VERSION};
 use holdfast_ledger::index::Indexer;
 use holdfast_ledger::{Batch, Ledger, LedgerError, Options, Reader, Writer, load_state, state_bytes};
 use holdfast_registry::Registries;
+use secrets::SecretStore;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,6 +60,8 @@ pub enum ShellError {
     #[error(transparent)]
     Registry(#[from] holdfast_registry::ConfigError),
     #[error(transparent)]
+    Metrics(#[from] MetricSourceError),
+    #[error(transparent)]
     Git(#[from] crate::adapters::git::GitError),
     #[error("the socket {} cannot be used", path.display())]
     Socket { path: PathBuf, source: std::io::Error },
@@ -74,6 +79,8 @@ pub(crate) struct World {
     pub events: mpsc::UnboundedSender<Event>,
     pub plugins: Arc<PluginSet>,
     pub registries: Arc<Registries>,
+    pub metrics: Arc<MetricSources>,
+    pub secrets: Arc<SecretStore>,
     pub blobs: Blobs,
     pub owner: String,
     pub call_deadline: Duration,
@@ -186,6 +193,8 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
         events: events.clone(),
         plugins: plugins.clone(),
         registries,
+        metrics: Arc::new(MetricSources::new(&operator.metrics.sources)?),
+        secrets: Arc::new(SecretStore::new(operator.secrets.clone())),
         blobs: Blobs::new(reader.clone()),
         owner,
         call_deadline: Duration::from_millis(operator.limits.call_deadline_ms.clamp(100, 600_000)),
@@ -332,7 +341,7 @@ impl Shell {
                     calls::ask(&self.world, &self.engine, ask);
                 }
             }
-            Output::LoadImages { blob } => answer::load_images(&self.world, blob),
+            Output::LoadImages { blob } => answer::load_images(&self.world, self.engine.state(), blob),
             Output::Call(call) => {
                 // Its intent is open in the ledger: the next start issues it again.
                 if !self.stopping {
