@@ -29,6 +29,10 @@ pub struct Operator {
     #[serde(default)]
     pub bindings: Vec<BindingEntry>,
     #[serde(default)]
+    pub metrics: MetricsConfig,
+    #[serde(default)]
+    pub secrets: Option<SecretsConfig>,
+    #[serde(default)]
     pub limits: Limits,
     /// How often pinned tags are looked at again, to record a move.
     #[serde(default = "default_tag_poll", deserialize_with = "duration")]
@@ -54,6 +58,44 @@ pub struct BindingEntry {
     pub endpoints: BTreeMap<String, holdfast_host::EndpointConfig>,
     #[serde(default)]
     pub probe_networks: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsConfig {
+    #[serde(default)]
+    pub sources: BTreeMap<String, MetricSourceConfig>,
+}
+
+/// A Prometheus server that analyses may ask.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricSourceConfig {
+    pub url: String,
+    /// PEM file of a private authority; none: the public ones.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub auth: Option<holdfast_host::AuthConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretsConfig {
+    /// Values are `DIR/NAME/VERSION`.
+    pub dir: PathBuf,
+    #[serde(default)]
+    pub grants: Vec<SecretGrant>,
+}
+
+/// Secrets that a workload may have on a target. `*` stands for anything in the patterns.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretGrant {
+    pub target: String,
+    /// Against the full name, `REPOSITORY/NAME`.
+    pub workload: String,
+    pub names: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
