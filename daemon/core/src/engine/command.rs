@@ -84,7 +84,7 @@ impl Engine {
         match self.carry_out(&request) {
             Ok((seq, message)) => {
                 self.held_replies.push((seq, token, CommandReply { seq: Some(seq), message }));
-                self.dirty.extend(request.workload);
+                request.workload.iter().for_each(|id| self.schedule.mark_all(id));
             }
             Err(refusal) => self.out.push(Output::Reply {
                 token,
@@ -291,6 +291,8 @@ impl Engine {
             reason: reason.into(),
             message: events::clip(message, 500),
             sources: BTreeMap::new(),
+            before: Vec::new(),
+            after: Vec::new(),
             artifacts: BTreeMap::new(),
         };
         let mut draft = Draft::following(on, Body::Rollout(body));
@@ -308,6 +310,8 @@ impl Engine {
             reason: reason.into(),
             message: String::new(),
             sources: known.map(|known| known.sources.clone()).unwrap_or_default(),
+            before: known.map(|known| known.before.clone()).unwrap_or_default(),
+            after: known.map(|known| known.after.clone()).unwrap_or_default(),
             artifacts: known.map(|known| known.artifacts.clone()).unwrap_or_default(),
         };
         let on = On {
