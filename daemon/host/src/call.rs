@@ -65,6 +65,22 @@ pub struct CallOptions<'a> {
     pub deadline: Duration,
     /// Unix milliseconds, for the guest's clock.
     pub now_ms: u64,
+    /// What the markers of the call's generation stand for.
+    pub secrets: &'a [SecretValue],
+}
+
+/// One secret of a release: what a request body says in its place, and what it is.
+#[derive(Clone)]
+pub struct SecretValue {
+    pub marker: String,
+    pub marker_base64: String,
+    pub value: Vec<u8>,
+}
+
+impl std::fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretValue")
+    }
 }
 
 impl PluginHost {
@@ -345,6 +361,18 @@ impl Plugin {
             })
         })
         .await
+    }
+
+    pub async fn run(&self, _: &CallOptions<'_>, _: &Generation, _: &str, _: &str) -> CallReport<Progress> {
+        not_exported("jobs")
+    }
+
+    pub async fn diff(&self, _: &CallOptions<'_>, _: Option<&Generation>, _: &Generation) -> CallReport<Vec<core::Change>> {
+        not_exported("preview")
+    }
+
+    pub async fn room(&self, _: &CallOptions<'_>, _: &Generation) -> CallReport<Option<u32>> {
+        not_exported("capacity")
     }
 
     /// A fresh store and instance; `run` calls one export; whatever happens, it ends by the deadline.

@@ -12,7 +12,7 @@ mod outcome;
 mod policy;
 mod probe;
 
-pub use call::{CallOptions, Limits, Plugin, PluginHost};
+pub use call::{CallOptions, Limits, Plugin, PluginHost, SecretValue};
 pub use endpoint::{AuthConfig, Binding, BindingConfig, BindingError, EndpointConfig, RuleConfig};
 pub use outcome::{CallFailure, CallReport, FailureClass, LoadError};
 pub use policy::{Effect, Phase};

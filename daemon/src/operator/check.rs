@@ -37,7 +37,9 @@ const UNKNOWN_FIELDS_MAX: usize = 50;
 /// All problems of the file at once, with the file's text for showing them.
 pub fn check(file: &Path, bytes: &[u8]) -> Result<Operator, Vec<Problem>> {
     let name = file.display().to_string();
-    let (nodes, problems) = yaml::read(&name, bytes);
+    let yaml::Stream {
+        documents: nodes, problems, ..
+    } = yaml::read(&name, bytes);
     if !problems.is_empty() {
         return Err(problems);
     }

@@ -6,6 +6,7 @@ mod metrics;
 mod people;
 mod plugins;
 mod reload;
+mod secrets;
 mod source;
 
 pub use people::{People, Salt};
@@ -18,6 +19,7 @@ pub fn unix_ms() -> u64 {
     wall_ms()
 }
 
+use crate::adapters::prometheus::{MetricSourceError, MetricSources};
 use crate::api::{ApiRequest, Query};
 use crate::operator::{Operator, OperatorError};
 use answer::Blobs;
@@ -30,6 +32,7 @@ use holdfast_ledger::{Batch, Ledger, LedgerError, Options, Reader, Writer, load_
 use holdfast_registry::Registries;
 use metrics::Metrics;
 use source::Looks;
+use secrets::SecretStore;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,6 +71,8 @@ pub enum ShellError {
     #[error(transparent)]
     Registry(#[from] holdfast_registry::ConfigError),
     #[error(transparent)]
+    Metrics(#[from] MetricSourceError),
+    #[error(transparent)]
     Git(#[from] crate::adapters::git::GitError),
     #[error("the socket {} cannot be used", path.display())]
     Socket { path: PathBuf, source: std::io::Error },
@@ -91,6 +96,8 @@ pub(crate) struct World {
     pub operator: Arc<Operator>,
     pub plugins: Arc<PluginSet>,
     pub registries: Arc<Registries>,
+    pub metrics: Arc<MetricSources>,
+    pub secrets: Arc<SecretStore>,
     pub blobs: Blobs,
     pub owner: String,
     pub call_deadline: Duration,
@@ -218,6 +225,8 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
         operator: operator.clone(),
         plugins: plugins.clone(),
         registries,
+        metrics: Arc::new(MetricSources::new(&operator.metrics.sources)?),
+        secrets: Arc::new(SecretStore::new(operator.secrets.clone())),
         blobs,
         owner,
         call_deadline: call_deadline(&operator),
@@ -377,6 +386,8 @@ impl Shell {
             plugins,
             seen,
             registries,
+            metrics,
+            secrets,
             engine,
         } = configured;
         self.people.send_replace(Arc::new(People::new(&operator, &self.salt)));
@@ -384,6 +395,8 @@ impl Shell {
         self.world.operator = operator;
         self.world.plugins = plugins;
         self.world.registries = registries;
+        self.world.metrics = metrics;
+        self.world.secrets = secrets;
         self.engine.configure(engine);
         self.input(Input::PluginsSeen(seen));
         tracing::info!("the changed configuration is taken");
@@ -427,7 +440,7 @@ impl Shell {
                     calls::ask(&self.world, &self.engine, ask);
                 }
             }
-            Output::LoadImages { blob } => answer::load_images(&self.world, blob),
+            Output::LoadImages { blob } => answer::load_images(&self.world, self.engine.state(), blob),
             Output::Call(call) => {
                 // Its intent is open in the ledger: the next start issues it again.
                 if !self.stopping {

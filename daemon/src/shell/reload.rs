@@ -1,7 +1,9 @@
 //! A change of holdfast.yaml under a running daemon: taken as a whole, or refused as a whole and loudly.
 
+use super::secrets::SecretStore;
 use super::{Event, PluginSet, PluginsError};
 use crate::adapters::git::is_change;
+use crate::adapters::prometheus::{MetricSourceError, MetricSources};
 use crate::operator::{self, Operator, OperatorError};
 use holdfast_core::config::EngineConfig;
 use holdfast_core::ids::Digest;
@@ -21,6 +23,8 @@ pub struct Configured {
     pub(super) plugins: Arc<PluginSet>,
     pub(super) seen: super::plugins::Seen,
     pub(super) registries: Arc<Registries>,
+    pub(super) metrics: Arc<MetricSources>,
+    pub(super) secrets: Arc<SecretStore>,
     pub(super) engine: EngineConfig,
 }
 
@@ -34,6 +38,8 @@ pub(super) enum Refusal {
     Plugins(#[from] PluginsError),
     #[error("a registry cannot be used")]
     Registries(#[from] holdfast_registry::ConfigError),
+    #[error("a source of metrics cannot be used")]
+    Metrics(#[from] MetricSourceError),
 }
 
 /// None: nothing changed.
@@ -47,12 +53,16 @@ fn read(now: &Operator, plugins: &PluginSet) -> Result<Option<Configured>, Refus
     }
     let (plugins, seen) = plugins.reload(&operator)?;
     let registries = Registries::new(&operator.registries)?;
+    let metrics = MetricSources::new(&operator.metrics.sources)?;
+    let secrets = SecretStore::new(operator.secrets.clone());
     let engine = operator.engine_config(plugins.digests())?;
     Ok(Some(Configured {
         operator: Arc::new(operator),
         plugins: Arc::new(plugins),
         seen,
         registries: Arc::new(registries),
+        metrics: Arc::new(metrics),
+        secrets: Arc::new(secrets),
         engine,
     }))
 }
