@@ -34,6 +34,11 @@ pub enum Ask {
     },
     Command {
         workload: Option<String>,
+        /// For what is about a target: freeze and thaw.
+        #[serde(default)]
+        target: Option<String>,
+        #[serde(default)]
+        only_if: Precondition,
         wish: holdfast_core::engine::Wish,
         reason: String,
         key: String,
@@ -130,6 +135,8 @@ async fn answer(line: &str, uid: u32, events: &mpsc::UnboundedSender<Event>) -> 
         Ask::Find { by, key, before, limit } => Query::Find { by, key, before, limit },
         Ask::Command {
             workload,
+            target,
+            only_if,
             wish,
             reason,
             key,
@@ -147,8 +154,8 @@ async fn answer(line: &str, uid: u32, events: &mpsc::UnboundedSender<Event>) -> 
                 by,
                 person: None,
                 workload,
-                target: None,
-                only_if: Precondition::default(),
+                target,
+                only_if,
                 wish,
                 reason,
                 key,

@@ -2,8 +2,10 @@
 //! it, and each way out as a command. Plain data; the CLI draws it and `--json` prints it.
 
 mod exits;
+mod log;
 mod unit;
 
+pub use log::last_log_lines;
 pub use unit::{AttemptView, DriftView, LastView, OverlayView, ParkedView, UnitView};
 
 use crate::engine::Engine;
