@@ -36,6 +36,11 @@ pub enum Ask {
     },
     Command {
         workload: Option<String>,
+        /// For what is about a target: freeze and thaw.
+        #[serde(default)]
+        target: Option<String>,
+        #[serde(default)]
+        only_if: Precondition,
         wish: holdfast_core::engine::Wish,
         reason: String,
         key: String,
@@ -172,6 +177,8 @@ async fn answer(line: &str, asker: Asker, events: &mpsc::UnboundedSender<Event>)
         Ask::Find { by, key, before, limit } => Query::Find { by, key, before, limit },
         Ask::Command {
             workload,
+            target,
+            only_if,
             wish,
             reason,
             key,
@@ -189,8 +196,8 @@ async fn answer(line: &str, asker: Asker, events: &mpsc::UnboundedSender<Event>)
                 by,
                 person: asker.person,
                 workload,
-                target: None,
-                only_if: Precondition::default(),
+                target,
+                only_if,
                 wish,
                 reason,
                 key,

@@ -488,8 +488,13 @@ impl Shell {
     fn api(&mut self, request: ApiRequest, reply: oneshot::Sender<Result<serde_json::Value, String>>) {
         match request.query {
             Query::Status => {
-                let view = holdfast_core::view::status(&self.engine);
-                let _ = reply.send(serde_json::to_value(view).map_err(|error| error.to_string()));
+                let mut view = holdfast_core::view::status(&self.engine);
+                let (index, reader) = (self.index.clone(), self.reader.clone());
+                // Whoever asked may have gone away.
+                tokio::task::spawn_blocking(move || {
+                    answer::fill(&mut view, &index, &reader);
+                    drop(reply.send(serde_json::to_value(view).map_err(|error| error.to_string())));
+                });
             }
             Query::Sync => {
                 let _ = self.poke.try_send(());
