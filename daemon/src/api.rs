@@ -26,12 +26,9 @@ const CONNECTIONS_MAX: usize = 64;
 pub enum Ask {
     Status,
     Sync,
-    Find {
-        by: FindBy,
-        key: String,
-        before: Option<u64>,
-        limit: usize,
-    },
+    /// State, whole: for planning beside the daemon.
+    State,
+    Ledger(LedgerQuestion),
     Command {
         workload: Option<String>,
         wish: holdfast_core::engine::Wish,
@@ -40,7 +37,23 @@ pub enum Ask {
     },
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, clap::ValueEnum)]
+/// Answered by the index: each answer says as of which entry it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "question", rename_all = "kebab-case")]
+pub enum LedgerQuestion {
+    /// Entries that have all of these keys, newest first, below `before`.
+    Find {
+        keys: Vec<(FindBy, String)>,
+        before: Option<u64>,
+        limit: usize,
+    },
+    /// Keys that begin so.
+    Complete { by: FindBy, start: String },
+    /// These entries.
+    Entries { seqs: Vec<u64> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FindBy {
     Kind,
@@ -61,12 +74,8 @@ pub struct ApiRequest {
 pub enum Query {
     Status,
     Sync,
-    Find {
-        by: FindBy,
-        key: String,
-        before: Option<u64>,
-        limit: usize,
-    },
+    State,
+    Ledger(LedgerQuestion),
     Command(CommandRequest),
 }
 
@@ -127,7 +136,8 @@ async fn answer(line: &str, uid: u32, events: &mpsc::UnboundedSender<Event>) -> 
     let query = match ask {
         Ask::Status => Query::Status,
         Ask::Sync => Query::Sync,
-        Ask::Find { by, key, before, limit } => Query::Find { by, key, before, limit },
+        Ask::State => Query::State,
+        Ask::Ledger(question) => Query::Ledger(question),
         Ask::Command {
             workload,
             wish,

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const PIN_DEADLINE: Duration = Duration::from_secs(120);
@@ -71,10 +72,11 @@ fn context(world: &World, target: &str, config: &Value) -> CallContext {
 
 pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
     let world = world.clone();
+    let span = super::say::ask(&ask, |workload, target| deploy_of(engine, workload, target));
     match ask {
         Ask::Observe { target, begun } => {
             let place = place(engine, &target);
-            tokio::spawn(async move {
+            spawn(span, async move {
                 let outcome = observe(&world, &target, place).await;
                 send(&world, Input::Observed { target, begun, outcome });
             });
@@ -82,7 +84,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
         Ask::Pin { workload, reference } => {
             let known = engine.state().workloads.get(&workload).and_then(|w| w.pins.get(&reference));
             let known = known.map(|pin| pin.moved_to.as_ref().unwrap_or(&pin.digest).to_string());
-            tokio::spawn(async move {
+            spawn(span, async move {
                 let outcome = match tokio::time::timeout(PIN_DEADLINE, pin(&world, &reference, known)).await {
                     Ok(outcome) => outcome,
                     Err(_) => Err(PinFailure {
@@ -108,7 +110,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             sources,
         } => {
             let place = place(engine, &target);
-            tokio::spawn(async move {
+            spawn(span, async move {
                 let outcome = check(&world, &workload, &target, place, &release, &sources).await;
                 send(
                     &world,
@@ -133,7 +135,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
                 .unit(&workload, &target)
                 .and_then(|unit| unit.generations.get(&generation))
                 .map(|g| g.plugin.clone());
-            tokio::spawn(async move {
+            spawn(span, async move {
                 let (failure, answered) = probe(&world, &target, plugin, &path, &addresses).await;
                 send(
                     &world,
@@ -157,7 +159,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
                 .iter()
                 .filter_map(|number| subject_of(engine, &workload, &target, *number))
                 .collect();
-            tokio::spawn(async move {
+            spawn(span, async move {
                 let samples = measure(&world, &target, subjects).await;
                 send(
                     &world,
@@ -176,7 +178,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             generation,
         } => {
             let subject = subject_of(engine, &workload, &target, generation);
-            tokio::spawn(async move {
+            spawn(span, async move {
                 let excerpts = explain(&world, &target, subject).await;
                 send(
                     &world,
@@ -235,6 +237,19 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             },
         ),
     }
+}
+
+/// The deploy that is under way on a unit, or the one that its generation came by.
+fn deploy_of(engine: &Engine, workload: &WorkloadId, target: &str) -> Option<String> {
+    let unit = engine.state().unit(workload, target)?;
+    let current = || unit.generations.get(&unit.current?).map(|generation| generation.attempt);
+    let attempt = unit.attempt.as_ref().map(|attempt| attempt.id).or_else(current)?;
+    Some(holdfast_core::ids::deploy_id(engine.state().epoch, attempt))
+}
+
+/// A task whose lines stand in a span.
+fn spawn(span: tracing::Span, task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task.instrument(span));
 }
 
 fn subject_of(engine: &Engine, workload: &WorkloadId, target: &str, number: u32) -> Option<(Subject, PluginRef)> {
@@ -575,7 +590,7 @@ pub(super) fn call(world: &World, engine: &Engine, call: Durable<Call>) {
         .map(|number| engine.state().subject(&call.workload, &call.target, *number))
         .collect();
     let world = world.clone();
-    tokio::spawn(async move {
+    spawn(super::say::call(&call), async move {
         let slots = slots(&world, &call.target);
         let _slot = slots.acquire().await;
         let (outcome, sent) = match subjects {

@@ -212,6 +212,7 @@ pub struct Engine {
     entries: Vec<Entry>,
     blobs: BTreeMap<Digest, Vec<u8>>,
     out: Vec<Output>,
+    stopping: bool,
 }
 
 /// What is being asked, so that nothing is asked twice at once.
@@ -260,7 +261,13 @@ impl Engine {
             entries: Vec::new(),
             blobs: BTreeMap::new(),
             out: Vec::new(),
+            stopping: false,
         }
+    }
+
+    /// From here on results are written down and nothing is planned: no new intent, no question.
+    pub fn stop(&mut self) {
+        self.stopping = true;
     }
 
     pub fn state(&self) -> &State {
@@ -310,9 +317,11 @@ impl Engine {
             wall_ms: now.wall_ms,
         };
         self.take(input);
-        self.wake_due();
-        self.settle();
-        self.look_due();
+        if !self.stopping {
+            self.wake_due();
+            self.settle();
+            self.look_due();
+        }
         self.flush();
         std::mem::take(&mut self.out)
     }
