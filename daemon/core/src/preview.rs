@@ -91,7 +91,9 @@ fn assume(ask: Ask, engine: &Engine, preview: &mut Preview, unresolved: &mut Unr
                 detail: format!("{reference} is resolved to a digest once, and written down"),
             });
             preview.assumed.insert(format!("{reference} can be resolved"));
-            let named = reference.split_once('@').and_then(|(_, digest)| digest.parse::<Digest>().ok());
+            let named = reference
+                .split_once('@')
+                .and_then(|(_, digest)| digest.parse::<Digest>().ok());
             let digest = named.unwrap_or_else(|| {
                 let digest = Digest::of(reference.as_bytes());
                 unresolved.insert(digest.to_string());
@@ -202,11 +204,10 @@ fn steps_of(entry: &Entry, engine: &Engine, unresolved: &mut Unresolved) -> Vec<
             held.collect()
         }
         Body::Spec(Spec {
-            object:
-                SpecObject::Workload {
-                    presence: Presence::Unknown,
-                    ..
-                },
+            object: SpecObject::Workload {
+                presence: Presence::Unknown,
+                ..
+            },
             ..
         }) => step(
             "keep",
@@ -252,7 +253,10 @@ fn steps_of(entry: &Entry, engine: &Engine, unresolved: &mut Unresolved) -> Vec<
                 _ => "launch",
             };
             match old {
-                Some(old) => step(action, format!("generation {old} by generation {generation}, {release}, {how}")),
+                Some(old) => step(
+                    action,
+                    format!("generation {old} by generation {generation}, {release}, {how}"),
+                ),
                 None => step(action, format!("{release}, generation {generation}, the first to serve")),
             }
         }

@@ -65,7 +65,11 @@ fn rows(preview: &Preview) -> Vec<String> {
     preview
         .steps
         .iter()
-        .map(|step| format!("{} {} {}", step.action, step.workload, step.target).trim_end().to_owned())
+        .map(|step| {
+            format!("{} {} {}", step.action, step.workload, step.target)
+                .trim_end()
+                .to_owned()
+        })
         .collect()
 }
 
@@ -94,11 +98,7 @@ fn what_would_happen() {
             format!("{}{}", target("elsewhere"), workload("shop", "1", BLUE_GREEN)),
             &["pin main/shop", "refuse main/shop"],
         ),
-        (
-            "a file that does not parse removes nothing",
-            format!("{both}kind: [\n"),
-            &[],
-        ),
+        ("a file that does not parse removes nothing", format!("{both}kind: [\n"), &[]),
     ];
     for (name, text, expected) in cases {
         let seen = preview(config(), State::default(), revision("c1", text), 0);
@@ -112,11 +112,18 @@ fn the_second_commit_is_planned_against_the_first() {
     let first = revision("c1", &format!("{both}{}", workload("shop", "1", BLUE_GREEN)));
     let begun = preview(config(), State::default(), first.clone(), 0);
     assert_eq!(begun.as_of, 0);
-    assert!(begun.assumed.contains("r.example.com/shop:1 can be resolved"), "{:?}", begun.assumed);
+    assert!(
+        begun.assumed.contains("r.example.com/shop:1 can be resolved"),
+        "{:?}",
+        begun.assumed
+    );
     let state = carried_out(State::default(), &begun);
     let again = preview(config(), state.clone(), first, 0);
     assert!(
-        !again.steps.iter().any(|step| ["pin", "request", "launch"].contains(&step.action.as_str())),
+        !again
+            .steps
+            .iter()
+            .any(|step| ["pin", "request", "launch"].contains(&step.action.as_str())),
         "the same commit requests nothing: {:?}",
         again.steps
     );

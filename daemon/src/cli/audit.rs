@@ -102,7 +102,11 @@ fn of_digest(book: &Book, digest: &str, out: &Out) -> Result<ExitCode, CliError>
     }
     let mut about: BTreeMap<Seq, Entry> = BTreeMap::new();
     for digest in book.complete(FindBy::Digest, &format!("sha256:{hex}"))? {
-        about.extend(book.find(&[(FindBy::Digest, &digest)])?.into_iter().map(|entry| (entry.seq, entry)));
+        about.extend(
+            book.find(&[(FindBy::Digest, &digest)])?
+                .into_iter()
+                .map(|entry| (entry.seq, entry)),
+        );
     }
     let is_it = |digest: &Digest| digest.hex().starts_with(hex);
     let mut seen = Vec::new();
@@ -114,9 +118,9 @@ fn of_digest(book: &Book, digest: &str, out: &Out) -> Result<ExitCode, CliError>
             }
             Body::Pin(pin) if !is_it(&pin.digest) => continue,
             Body::TagMoved(moved) if !is_it(&moved.seen) => continue,
-            Body::Pin(_) | Body::TagMoved(_) => seen.push(
-                json!({ "entry": entry.seq, "wall": entry.wall, "kind": entry.body.kind(), "what": what(&entry.body) }),
-            ),
+            Body::Pin(_) | Body::TagMoved(_) => {
+                seen.push(json!({ "entry": entry.seq, "wall": entry.wall, "kind": entry.body.kind(), "what": what(&entry.body) }))
+            }
             _ => {}
         }
     }
@@ -380,12 +384,12 @@ fn find_deploy(book: &Book, wanted: &str) -> Result<Option<Entry>, CliError> {
     };
     let mut newest: Option<Entry> = None;
     for name in names {
-        let entries = book.find(&[
-            (FindBy::Target, target),
-            (FindBy::Workload, &name),
-            (FindBy::Kind, "attempt"),
-        ])?;
-        newest = entries.into_iter().filter(is_began).chain(newest).max_by_key(|entry| entry.seq);
+        let entries = book.find(&[(FindBy::Target, target), (FindBy::Workload, &name), (FindBy::Kind, "attempt")])?;
+        newest = entries
+            .into_iter()
+            .filter(is_began)
+            .chain(newest)
+            .max_by_key(|entry| entry.seq);
     }
     Ok(newest)
 }

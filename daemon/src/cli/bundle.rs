@@ -4,8 +4,8 @@
 use super::error::CliError;
 use super::show::Out;
 use flate2::{Compression, GzBuilder};
-use holdfast_registry::layout::Writer;
 use holdfast_registry::Reference;
+use holdfast_registry::layout::Writer;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -105,7 +105,10 @@ fn archive(root: &Path) -> Result<Vec<u8>, CliError> {
         }
     }
     if files.is_empty() {
-        return Err(CliError::usage(format!("{} holds no files", root.display()), "a bundle has at least one"));
+        return Err(CliError::usage(
+            format!("{} holds no files", root.display()),
+            "a bundle has at least one",
+        ));
     }
     files.sort();
     let gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
@@ -119,5 +122,7 @@ fn archive(root: &Path) -> Result<Vec<u8>, CliError> {
         let name = path.strip_prefix(root).unwrap_or(&path);
         tar.append_data(&mut header, name, bytes.as_slice()).map_err(fail(&path))?;
     }
-    tar.into_inner().and_then(flate2::write::GzEncoder::finish).map_err(fail(root))
+    tar.into_inner()
+        .and_then(flate2::write::GzEncoder::finish)
+        .map_err(fail(root))
 }

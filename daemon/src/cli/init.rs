@@ -46,12 +46,14 @@ pub fn init(config: &Path, repository: &str, edge: Option<&str>) -> Result<ExitC
         return Ok(ExitCode::SUCCESS);
     };
     write(config, &with_edge(&text, name), 0o644)?;
-    let entry = format!("# What the site may pull from: the same as in {}.\n- {{ host: {LAYOUT_HOST}, layout: {LAYOUT_DIR} }}\n", config.display());
+    let entry = format!(
+        "# What the site may pull from: the same as in {}.\n- {{ host: {LAYOUT_HOST}, layout: {LAYOUT_DIR} }}\n",
+        config.display()
+    );
     write(&registries, &entry, 0o644)?;
     write(&token, &format!("{}\n", random_token()?), 0o600)?;
     let bundles = beside(LAYOUT_DIR.into());
-    std::fs::create_dir_all(&bundles)
-        .map_err(|source| CliError::io(format!("{} cannot be made", bundles.display()), source))?;
+    std::fs::create_dir_all(&bundles).map_err(|source| CliError::io(format!("{} cannot be made", bundles.display()), source))?;
     eprintln!(
         "wrote {}, {} and {}; next:\n  holdfast edge-node --dir {name} --token-file {1} --registries {2} &\n  holdfast run &",
         config.display(),

@@ -125,6 +125,9 @@ fn revision(desired: Desired, commit: String) -> Revision {
 fn plugin_digests(operator: &Operator) -> BTreeMap<String, Digest> {
     let built_in = crate::builtin::plugins();
     let built_in = built_in.iter().map(|(name, bytes)| ((*name).to_owned(), Digest::of(bytes)));
-    let named = operator.plugins.iter().map(|(name, plugin)| (name.clone(), plugin.digest.clone()));
+    let named = operator
+        .plugins
+        .iter()
+        .map(|(name, plugin)| (name.clone(), plugin.digest.clone()));
     built_in.chain(named).collect()
 }

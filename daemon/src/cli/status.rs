@@ -2,7 +2,7 @@
 
 use super::error::{CliError, NEGATIVE};
 use super::show::{Out, Tone};
-use crate::api::{Ask, ask};
+use crate::api::{Ask, ClientError, ask};
 use crate::operator;
 use holdfast_core::entry::{AttemptOutcome, PhaseName, RolloutState};
 use holdfast_core::manifest::human_ms;
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(200);
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub struct StatusArgs {
@@ -74,7 +75,7 @@ fn is_bad(workload: &WorkloadView, commit: Option<&str>) -> bool {
 #[allow(clippy::disallowed_methods, reason = "a person waits in real time")]
 fn wait(operator: &operator::Operator, commit: &str, timeout: Duration) -> Result<StatusView, CliError> {
     let begun = Instant::now();
-    ask(&operator.socket(), &Ask::Sync)?;
+    sync_when_up(operator)?;
     loop {
         let view = fetch(operator)?;
         let seen = view.source.as_ref().is_some_and(|source| source.commit.starts_with(commit));
@@ -89,6 +90,19 @@ fn wait(operator: &operator::Operator, commit: &str, timeout: Duration) -> Resul
             ));
         }
         std::thread::sleep(POLL);
+    }
+}
+
+/// A daemon that was just started may not listen yet.
+#[allow(clippy::disallowed_methods, reason = "a person waits in real time")]
+fn sync_when_up(operator: &operator::Operator) -> Result<(), CliError> {
+    let begun = Instant::now();
+    loop {
+        match ask(&operator.socket(), &Ask::Sync) {
+            Err(ClientError::NotRunning { .. }) if begun.elapsed() < STARTS_WITHIN => std::thread::sleep(POLL),
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(()),
+        }
     }
 }
 

@@ -37,7 +37,8 @@ impl AnswerBook {
         }
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         self.partial = text.split_off(whole);
-        self.all.extend(text.lines().filter_map(|line| serde_json::from_str::<Answer>(line).ok()));
+        self.all
+            .extend(text.lines().filter_map(|line| serde_json::from_str::<Answer>(line).ok()));
     }
 }
 
@@ -52,7 +53,12 @@ impl World {
     pub fn traffic_bars(&self) -> String {
         let answers = self.answers();
         let bars = SITES.iter().map(|site| {
-            let recent: Vec<&Answer> = answers.iter().rev().filter(|answer| answer.site == *site).take(RECENT).collect();
+            let recent: Vec<&Answer> = answers
+                .iter()
+                .rev()
+                .filter(|answer| answer.site == *site)
+                .take(RECENT)
+                .collect();
             let newest = recent.iter().map(|answer| answer.generation).max().unwrap_or(0);
             let share = recent.iter().filter(|answer| answer.generation == newest).count() * 10 / recent.len().max(1);
             format!("{site} {}{} g{newest}", "█".repeat(share), "░".repeat(10 - share))
@@ -184,7 +190,10 @@ pub fn unmatched_effects(journals: &[(&str, Vec<JournalLine>)], log: &[Entry]) -
                 verb => verb,
             };
             if intent.on.target.as_deref() != Some(site) || verb != line.verb {
-                faults.push(format!("{site}: {} under fence {} is not what intent {seq} says", line.verb, line.fence));
+                faults.push(format!(
+                    "{site}: {} under fence {} is not what intent {seq} says",
+                    line.verb, line.fence
+                ));
             }
             *lines.entry(seq).or_default() += 1;
         }
@@ -192,9 +201,7 @@ pub fn unmatched_effects(journals: &[(&str, Vec<JournalLine>)], log: &[Entry]) -
     let done: BTreeSet<u64> = log
         .iter()
         .filter_map(|entry| match &entry.body {
-            Body::Result(Outcome {
-                intent, class: None, ..
-            }) => Some(*intent),
+            Body::Result(Outcome { intent, class: None, .. }) => Some(*intent),
             _ => None,
         })
         .collect();

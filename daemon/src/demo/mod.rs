@@ -92,8 +92,8 @@ pub fn process(args: &ProcessArgs) -> ExitCode {
 pub fn run(args: &DemoArgs, json: bool) -> ExitCode {
     let mut steps = Vec::new();
     let mut world = None;
-    let outcome = World::start(args.dir.clone(), args.keep, json)
-        .and_then(|started| steps::all(world.insert(started), &mut steps));
+    let outcome =
+        World::start(args.dir.clone(), args.keep, json).and_then(|started| steps::all(world.insert(started), &mut steps));
     let ok = outcome.is_ok() && steps.len() == steps::COUNT && steps.iter().all(|step| step.ok);
     let screen = Screen::new(json);
     if let Err(error) = &outcome {

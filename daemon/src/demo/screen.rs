@@ -123,10 +123,7 @@ fn write_all(mut to: impl Write, text: &str) -> std::io::Result<()> {
 fn table(steps: &[Step], width: usize) -> String {
     let left = width.saturating_sub(NAME_WIDTH + 10).max(40);
     let (expected_width, seen_width) = (left * 2 / 5, left - left * 2 / 5);
-    let mut text = format!(
-        "\n{:4}  {:NAME_WIDTH$}  {:expected_width$}  SEEN\n",
-        "", "STEP", "EXPECTED"
-    );
+    let mut text = format!("\n{:4}  {:NAME_WIDTH$}  {:expected_width$}  SEEN\n", "", "STEP", "EXPECTED");
     for step in steps {
         let (expected, seen) = (wrap(&step.expected, expected_width), wrap(&step.seen, seen_width));
         text.push_str(&format!("{}\n", "─".repeat(width.min(NAME_WIDTH + 10 + left))));
@@ -205,7 +202,10 @@ mod tests {
         };
         for width in [60, 100, 200] {
             let text = table(std::slice::from_ref(&step), width);
-            assert!(text.lines().all(|line| line.chars().count() <= width.max(NAME_WIDTH + 50)), "{text}");
+            assert!(
+                text.lines().all(|line| line.chars().count() <= width.max(NAME_WIDTH + 50)),
+                "{text}"
+            );
             assert!(text.contains("STEP") && text.contains("SEEN"));
         }
     }

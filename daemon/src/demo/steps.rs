@@ -156,8 +156,7 @@ fn canary(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
         false => format!("outside its bound: {}", outside.join(", ")),
     };
     let seen = format!("{}; {sites}; {lost} failed requests", text.join(", "));
-    let ok =
-        state == RolloutState::Succeeded && close && outside.is_empty() && weights == [1_000, 5_000, 10_000] && lost == 0;
+    let ok = state == RolloutState::Succeeded && close && outside.is_empty() && weights == [1_000, 5_000, 10_000] && lost == 0;
     drop(answers);
     push(
         world,
@@ -241,7 +240,8 @@ fn failing(world: &World, steps: &mut Vec<Step>) -> Result<String, DemoError> {
         _ => "",
     });
     let seen = format!(
-        "{errors} of {all} answers were errors; each verdict after at least {samples} answers of the candidate; {kept_out} sites rolled back and keep it out; every site answers 1.1.0 again; {reason}"
+        "{errors} of {all} answers were errors; each verdict after at least {samples} answers of the candidate; {kept_out} of {} sites rolled back and keep it out; every site answers 1.1.0 again; {reason}",
+        SITES.len()
     );
     let ok = state == RolloutState::Halted
         && !verdicts.is_empty()
@@ -381,7 +381,9 @@ fn audit(world: &World, steps: &mut Vec<Step>, failing: &str, newest: &str) -> R
     let answer: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     let commits = |answer: &serde_json::Value| -> Vec<String> {
         let deploys = answer["deploys"].as_array().into_iter().flatten();
-        deploys.filter_map(|deploy| Some(deploy["commit"].as_str()?.to_owned())).collect()
+        deploys
+            .filter_map(|deploy| Some(deploy["commit"].as_str()?.to_owned()))
+            .collect()
     };
     let ran = commits(&answer).len();
     let of_failing = commits(&answer).iter().all(|commit| commit == failing);
@@ -426,7 +428,11 @@ fn audit(world: &World, steps: &mut Vec<Step>, failing: &str, newest: &str) -> R
     let chain: Vec<&str> = kinds.into_iter().collect();
     let seen = format!(
         "1.2.0 ran in {ran} deploys; {}; {deploy} is explained by {}; verify: {}; after one byte of entry {damaged_entry} changed, verify names {named}",
-        if named_right { "each by the commit that asked for it" } else { "a wrong commit is named" },
+        if named_right {
+            "each by the commit that asked for it"
+        } else {
+            "a wrong commit is named"
+        },
         chain.join(", "),
         if verified == 0 { "whole" } else { "not whole" }
     );

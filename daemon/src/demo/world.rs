@@ -37,7 +37,10 @@ fn watch_signals() -> Result<Arc<AtomicU8>, DemoError> {
     let fail = |source| DemoError::io("signals cannot be handled", source);
     let stopped_by = Arc::new(AtomicU8::new(0));
     let seen = stopped_by.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(fail)?;
     let guard = runtime.enter();
     let start = |kind| signal(kind).map_err(fail);
     let (mut terminate, mut interrupt) = (start(SignalKind::terminate())?, start(SignalKind::interrupt())?);
@@ -328,7 +331,9 @@ impl World {
         for command in commands {
             text.push_str(&format!("  {command}\n"));
         }
-        text.push_str("Logs: daemon.log, site-*.log. Ledger: holdfast-data/ledger. Journals: sites/*/journal.jsonl.\nStop it with:\n");
+        text.push_str(
+            "Logs: daemon.log, site-*.log. Ledger: holdfast-data/ledger. Journals: sites/*/journal.jsonl.\nStop it with:\n",
+        );
         text.push_str(&format!("  kill {}", pids.join(" ")));
         self.screen.note(&text);
     }
