@@ -122,7 +122,7 @@ fn the_same_files_are_the_same_bundle() {
     assert_ne!(digest(pack("www", "one/hello", "1.1.0")), first);
     std::os::unix::fs::symlink("/etc/passwd", dir.path().join("empty/link")).unwrap();
     for (path, tag, message) in [
-        ("www", "-x", "cannot be a tag"),
+        ("www", ".x", "cannot be a tag"),
         ("core.wasm", "1", "neither a directory nor a component"),
         ("empty", "1", "neither a file nor a directory"),
         ("nowhere", "1", "nowhere cannot be read"),

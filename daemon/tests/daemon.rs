@@ -153,8 +153,10 @@ fn told(socket: &UnixDatagram) -> String {
 
 #[test]
 fn a_stop_in_mid_rollout_loses_nothing() {
-    let mut lab = Lab::new();
-    for (name, tag) in [("@holdfast-test", "1.0.0"), ("notify", "1.1.0")] {
+    let (mut lab, _) = Lab::serving();
+    lab.signal_daemon(Signal::TERM);
+    assert!(lab.ended().success());
+    for (name, tag) in [("@holdfast-test", "1.1.0"), ("notify", "1.0.0")] {
         let (socket, place) = notify_socket(name, &lab);
         lab.run(&[("NOTIFY_SOCKET", &place)]);
         assert_eq!(told(&socket), "READY=1", "{name}");

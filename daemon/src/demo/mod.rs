@@ -42,11 +42,11 @@ pub struct Step {
 pub enum DemoError {
     #[error("{what}")]
     Io { what: String, source: std::io::Error },
-    #[error("the demo's repository: {0}")]
+    #[error("the demo's repository cannot be used")]
     Git(#[from] git2::Error),
     #[error("{what} did not come to pass within {within_s} s")]
     TimeOut { what: String, within_s: u64 },
-    #[error("{0}")]
+    #[error("the daemon's log cannot be read")]
     Ledger(#[from] holdfast_ledger::LedgerError),
     #[error("stopped by a signal; its processes are ended and its directory is removed")]
     Interrupted(u8),
@@ -96,6 +96,15 @@ pub fn run(args: &DemoArgs, json: bool) -> ExitCode {
         World::start(args.dir.clone(), args.keep, json).and_then(|started| steps::all(world.insert(started), &mut steps));
     let ok = outcome.is_ok() && steps.len() == steps::COUNT && steps.iter().all(|step| step.ok);
     let screen = Screen::new(json);
+    let stopped = match &outcome {
+        Err(DemoError::Interrupted(signal)) => Some(128 + signal),
+        Err(DemoError::ReaderGone) => Some(128 + SIGPIPE),
+        _ => None,
+    };
+    if stopped.is_some() {
+        // Dropping it stops every process and removes the directory.
+        world = None;
+    }
     if let Err(error) = &outcome {
         screen.trouble(&format!("error: {error}"));
         let mut source = std::error::Error::source(error);
@@ -104,14 +113,7 @@ pub fn run(args: &DemoArgs, json: bool) -> ExitCode {
             source = cause.source();
         }
     }
-    let stopped = match &outcome {
-        Err(DemoError::Interrupted(signal)) => Some(128 + signal),
-        Err(DemoError::ReaderGone) => Some(128 + SIGPIPE),
-        _ => None,
-    };
     if let Some(code) = stopped {
-        // Dropping it stops every process and removes the directory.
-        drop(world);
         return ExitCode::from(code);
     }
     if json {

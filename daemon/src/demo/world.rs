@@ -277,10 +277,14 @@ impl World {
     ) -> Result<T, DemoError> {
         let end = Instant::now() + Duration::from_secs(within_s);
         loop {
-            match self.stopped_by.load(Ordering::Relaxed) {
-                0 if self.screen.is_gone() => return Err(DemoError::ReaderGone),
-                0 => {}
-                signal => return Err(DemoError::Interrupted(signal)),
+            let stopped = match self.stopped_by.load(Ordering::Relaxed) {
+                0 if self.screen.is_gone() => Some(DemoError::ReaderGone),
+                0 => None,
+                signal => Some(DemoError::Interrupted(signal)),
+            };
+            if let Some(error) = stopped {
+                self.screen.clear();
+                return Err(error);
             }
             if let Some(found) = look(self)? {
                 self.screen.clear();
@@ -288,6 +292,7 @@ impl World {
             }
             self.screen.status(|| format!("{what}   {}", self.traffic_bars()));
             if Instant::now() > end {
+                self.screen.clear();
                 return Err(DemoError::TimeOut {
                     what: what.to_owned(),
                     within_s,

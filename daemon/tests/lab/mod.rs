@@ -77,6 +77,7 @@ pub fn shop(tag: &'static str, hold: &'static str) -> Shop {
 impl Lab {
     /// Everything but the daemon.
     pub fn new() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let layout = Writer::create(&dir.path().join("bundles/shop")).unwrap();
         let mut digests = BTreeMap::new();
@@ -267,13 +268,6 @@ impl Lab {
         let ran = self.cli(&["status", "--json"]);
         assert_eq!(ran.code, 0, "{}", ran.err);
         ran.json()
-    }
-
-    pub fn wanted(&self) -> String {
-        self.status()["workloads"][0]["wanted"]["state"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
     }
 
     pub fn becomes(&self, state: &str) {
