@@ -124,7 +124,11 @@ fn help() {
 #[test]
 fn what_is_wrong_with_what_was_given() {
     let env = configured();
-    for args in [&["deploy", "shop"] as &[&str], &["freeze"], &["freeze", "shop", "--target", "a"]] {
+    for args in [
+        &["deploy", "shop"] as &[&str],
+        &["freeze"],
+        &["freeze", "shop", "--target", "a"],
+    ] {
         assert_eq!(env.command(args).output().unwrap().status.code(), Some(2), "{args:?}");
     }
     assert_snapshot!(env.run(&["approve", "shop", "--step", "5"]), @"");
@@ -159,7 +163,10 @@ fn what_a_command_asks() {
         &["advance", "shop", "--if-step", "25%"],
         &["quarantine", "lift", "shop", "4be1c09d"],
     ] {
-        assert_eq!(env.run(args), format!("$ holdfast {}\nexit 0\n--- stdout\ndone\n", args.join(" ")));
+        assert_eq!(
+            env.run(args),
+            format!("$ holdfast {}\nexit 0\n--- stdout\ndone\n", args.join(" "))
+        );
     }
     let asked: Vec<String> = asked.lock().unwrap().iter().map(Value::to_string).collect();
     assert_snapshot!(asked.join("\n"), @"");
@@ -180,7 +187,11 @@ fn text_from_outside_controls_nothing() {
         Some("pause") => Ok(json!({ "message": evil })),
         _ => Err(evil.into()),
     });
-    for args in [&["pause", "shop"] as &[&str], &["resume", "shop"], &["pause", "shop", "--json"]] {
+    for args in [
+        &["pause", "shop"] as &[&str],
+        &["resume", "shop"],
+        &["pause", "shop", "--json"],
+    ] {
         let told = env.run(args);
         let shown = told.replace('\n', "");
         assert!(!shown.contains(|c: char| c.is_control()), "{told:?}");
@@ -203,7 +214,13 @@ fn status_of_nothing_and_of_one() {
 
 #[test]
 fn waiting_for_a_commit() {
-    let begun = || vec![source(2, COMMIT, &["main/shop"], json!([])), spec(3, 2, COMMIT), rollout(4, "rolling", "")];
+    let begun = || {
+        vec![
+            source(2, COMMIT, &["main/shop"], json!([])),
+            spec(3, 2, COMMIT),
+            rollout(4, "rolling", ""),
+        ]
+    };
     let with = |last: Entry| {
         let mut entries = begun();
         entries.push(last);
@@ -231,7 +248,11 @@ fn watching_in_a_pipe_tells_changes_until_it_is_interrupted() {
     let mut looks = 0;
     env.daemon(move |_| {
         looks += 1;
-        let state = if looks < 3 { RolloutState::Rolling } else { RolloutState::Succeeded };
+        let state = if looks < 3 {
+            RolloutState::Rolling
+        } else {
+            RolloutState::Succeeded
+        };
         Ok(serde_json::to_value(view(state)).unwrap())
     });
     let mut child = env.command(&["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -254,7 +275,10 @@ fn completions_and_manual() {
         ("fish", "complete -c holdfast"),
     ] {
         let told = env.run(&["completions", shell]);
-        assert!(told.contains("exit 0") && told.contains(text) && told.contains("allow-heals"), "{shell}");
+        assert!(
+            told.contains("exit 0") && told.contains(text) && told.contains("allow-heals"),
+            "{shell}"
+        );
     }
     let told = env.run(&["man"]);
     assert!(told.contains(".TH holdfast 1") && told.contains("Exit codes:"), "{told}");

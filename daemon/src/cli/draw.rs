@@ -131,7 +131,13 @@ fn workload(view: &StatusView, workload: &WorkloadView) -> Vec<Line> {
         Some(wanted) => lines.extend(self::wanted(view, workload, wanted)),
         None => lines.push("  Wanted   nothing yet".into()),
     }
-    lines.extend(workload.approvals.iter().filter(|a| a.awaited || !a.given.is_empty()).map(approval));
+    lines.extend(
+        workload
+            .approvals
+            .iter()
+            .filter(|a| a.awaited || !a.given.is_empty())
+            .map(approval),
+    );
     lines.extend(workload.jobs.iter().map(|job| self::job(view, job)));
     lines.extend(workload.waiting.as_ref().map(|waiting| wait(view, waiting)));
     lines.extend(units(view, workload));
@@ -257,7 +263,10 @@ fn units(view: &StatusView, workload: &WorkloadView) -> Vec<Line> {
     let wanted = workload.wanted.as_ref().map(|wanted| &wanted.release);
     let is_quiet = |unit: &&UnitView| {
         let plain = unit.attempt.is_none() && unit.waiting.is_none() && unit.overlays.is_empty() && unit.drift.is_none();
-        let went_well = unit.last.as_ref().is_none_or(|last| last.outcome == AttemptOutcome::Succeeded);
+        let went_well = unit
+            .last
+            .as_ref()
+            .is_none_or(|last| last.outcome == AttemptOutcome::Succeeded);
         plain && went_well && unit.phase == PhaseName::Stable && unit.release.as_ref() == wanted
     };
     let quiet: Vec<&UnitView> = workload.units.iter().filter(is_quiet).collect();
@@ -314,12 +323,20 @@ fn unit(view: &StatusView, unit: &UnitView) -> Vec<Line> {
         lines.push(Line::from(format!("{INDENT}parked for a way back: {}", parked.join(", "))));
     }
     for overlay in &unit.overlays {
-        let since = overlay.since.map(|since| format!(" {}", ago(view, since))).unwrap_or_default();
+        let since = overlay
+            .since
+            .map(|since| format!(" {}", ago(view, since)))
+            .unwrap_or_default();
         let text = format!("{INDENT}{}{since}: {}", overlay.name, overlay.message);
         lines.push(Line::of(Tone::Warn, &text));
     }
     if let Some(drift) = &unit.drift {
-        let text = format!("{INDENT}drift of {} {}: {}", word(&drift.what), ago(view, drift.since), drift.seen);
+        let text = format!(
+            "{INDENT}drift of {} {}: {}",
+            word(&drift.what),
+            ago(view, drift.since),
+            drift.seen
+        );
         lines.push(Line::of(Tone::Warn, &text));
     }
     if unit.held {
@@ -462,7 +479,12 @@ pub fn facts(view: &StatusView) -> Vec<(String, String)> {
     let mut facts = Vec::new();
     if let Some(source) = &view.source {
         facts.push(("git".to_owned(), format!("{} {}", short(&source.commit), source.summary)));
-        facts.extend(source.problems.iter().map(|problem| (format!("git: {problem}"), "problem".to_owned())));
+        facts.extend(
+            source
+                .problems
+                .iter()
+                .map(|problem| (format!("git: {problem}"), "problem".to_owned())),
+        );
     }
     for target in &view.targets {
         let frozen = if target.frozen.is_some() { ", frozen" } else { "" };
@@ -471,11 +493,18 @@ pub fn facts(view: &StatusView) -> Vec<(String, String)> {
     for workload in &view.workloads {
         if let Some(wanted) = &workload.wanted {
             let text = format!("release {} is {}", short(&wanted.release), progress(workload, wanted));
-            let why = if wanted.message.is_empty() { String::new() } else { format!(": {}", wanted.message) };
+            let why = if wanted.message.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", wanted.message)
+            };
             facts.push((workload.name.clone(), text + &why));
         }
         if let Some(waiting) = &workload.waiting {
-            facts.push((format!("{} waits", workload.name), format!("{}: {}", waiting.on, waiting.message)));
+            facts.push((
+                format!("{} waits", workload.name),
+                format!("{}: {}", waiting.on, waiting.message),
+            ));
         }
         for unit in &workload.units {
             let key = format!("{}@{}", workload.name, unit.target);
@@ -484,7 +513,12 @@ pub fn facts(view: &StatusView) -> Vec<(String, String)> {
                 _ => "nothing".to_owned(),
             };
             let attempt = unit.attempt.as_ref().map(|attempt| {
-                format!("; {} brings release {} at {}%", attempt.deploy, short(&attempt.release), percent(attempt.weight))
+                format!(
+                    "; {} brings release {} at {}%",
+                    attempt.deploy,
+                    short(&attempt.release),
+                    percent(attempt.weight)
+                )
             });
             let mut text = format!("{running}, {}{}", word(&unit.phase), attempt.unwrap_or_default());
             for overlay in &unit.overlays {

@@ -292,7 +292,10 @@ fn the_live_view_has_bars() {
 
 #[test]
 fn facts_for_a_pipe() {
-    let facts: Vec<String> = facts(&rolling()).into_iter().map(|(key, text)| format!("{key}: {text}")).collect();
+    let facts: Vec<String> = facts(&rolling())
+        .into_iter()
+        .map(|(key, text)| format!("{key}: {text}"))
+        .collect();
     insta::assert_snapshot!(facts.join("\n"), @"");
 }
 
@@ -311,5 +314,8 @@ fn colours() {
 
 #[test]
 fn one_is_not_many() {
-    assert_eq!((count(1, "entry", "entries"), count(0, "entry", "entries")), ("1 entry".into(), "0 entries".into()));
+    assert_eq!(
+        (count(1, "entry", "entries"), count(0, "entry", "entries")),
+        ("1 entry".into(), "0 entries".into())
+    );
 }

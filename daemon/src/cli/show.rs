@@ -79,8 +79,7 @@ impl From<&Line> for Line {
 /// Without control characters, and without those that turn the direction of text around.
 pub fn clean(text: &str) -> String {
     let forges = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
     };
     text.chars().map(|c| if forges(c) { ' ' } else { c }).collect()
 }
@@ -245,7 +244,9 @@ impl Out {
 
     /// Columns as wide as they need be; the last one is wrapped, and what does not fit at all is stacked.
     pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
-        table(header, rows, self.style.columns).iter().for_each(|line| self.line(line));
+        table(header, rows, self.style.columns)
+            .iter()
+            .for_each(|line| self.line(line));
     }
 
     /// Text or escape sequences of our own making, as they are.
@@ -400,7 +401,11 @@ mod tests {
     #[test]
     fn tables_wrap_and_then_stack() {
         let rows = [
-            vec!["1".into(), "rollout".into(), "the release is rolled out to all targets now".into()],
+            vec![
+                "1".into(),
+                "rollout".into(),
+                "the release is rolled out to all targets now".into(),
+            ],
             vec!["12".into(), "pin".into(), String::new()],
         ];
         let header = ["SEQ", "KIND", "WHAT"];

@@ -174,7 +174,9 @@ mod tests {
             color: false,
             columns: Some(20),
         };
-        let lines: Vec<Line> = (0..9).map(|number| Line::from(format!("line {number} which is rather long"))).collect();
+        let lines: Vec<Line> = (0..9)
+            .map(|number| Line::from(format!("line {number} which is rather long")))
+            .collect();
         for (rows, shown, hidden) in [(24, 18, ""), (10, 8, "10 lines more; "), (2, 1, "17 lines more; ")] {
             let frame = frame(&lines, "Ctrl-C", style, rows);
             assert!(frame.starts_with("\x1b[H") && frame.ends_with("\x1b[K\x1b[J"));
@@ -197,6 +199,10 @@ mod tests {
         }
         view.workloads[0].waiting = None;
         let told = changes(&mut known, &view);
-        assert!(told.iter().any(|line| line.starts_with("main/shop@site-a") && line.contains("at 50%")), "{told:?}");
+        assert!(
+            told.iter()
+                .any(|line| line.starts_with("main/shop@site-a") && line.contains("at 50%")),
+            "{told:?}"
+        );
     }
 }

@@ -31,27 +31,16 @@ pub(super) async fn probe(
     let Some((_, binding)) = subject.and_then(|(_, plugin)| world.plugins.find(target, &plugin)) else {
         return (Some("no plugin is bound to the target".into()), false);
     };
-    let mut answered = false;
     for address in addresses {
-        let failure = match probe_http(address, path, &binding.probe_networks, PROBE_TIMEOUT).await {
-            ProbeOutcome::Healthy => {
-                answered = true;
-                continue;
-            }
-            ProbeOutcome::Status(status) => {
-                answered = true;
-                format!("{address} answered {status}")
-            }
+        return match probe_http(address, path, &binding.probe_networks, PROBE_TIMEOUT).await {
+            ProbeOutcome::Healthy => continue,
+            ProbeOutcome::Status(status) => (Some(format!("{address} answered {status}")), true),
             // An instance that is there and says nothing is too late or not at all: that is an answer too.
-            ProbeOutcome::Silent(message) => {
-                answered = true;
-                format!("{address}: {message}")
-            }
-            ProbeOutcome::NotGranted(message) => message,
+            ProbeOutcome::Silent(message) => (Some(format!("{address}: {message}")), true),
+            ProbeOutcome::NotGranted(message) => (Some(message), false),
         };
-        return (Some(failure), answered);
     }
-    (None, answered)
+    (None, true)
 }
 
 /// Counters and queries at once; one slow source does not hold the others up for longer than its own deadline.

@@ -10,12 +10,13 @@ pub(super) use verbs::call;
 
 use super::{Event, World};
 use holdfast_core::engine::{Engine, Input};
-use holdfast_core::ids::WorkloadId;
+use holdfast_core::ids::{WorkloadId, deploy_id};
 use holdfast_core::plan::Ask;
 use holdfast_core::target::{CallContext, Fault, FaultClass};
 use serde_json::Value;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 
 fn send(world: &World, input: Input) {
     // The loop is gone only when the daemon stops.
@@ -55,18 +56,27 @@ fn subject_of(engine: &Engine, workload: &WorkloadId, target: &str, number: u32)
     Some((subject, unit.generations.get(&number)?.plugin.clone()))
 }
 
-/// Runs a question in a task of its own.
-fn answer(world: &World, question: impl Future<Output = Input> + Send + 'static) {
+/// The deploy that is under way on a unit, or the one that its generation came by.
+fn deploy_of(engine: &Engine, workload: &WorkloadId, target: &str) -> Option<String> {
+    let unit = engine.state().unit(workload, target)?;
+    let current = || unit.generations.get(&unit.current?).map(|generation| generation.attempt);
+    let attempt = unit.attempt.as_ref().map(|attempt| attempt.id).or_else(current)?;
+    Some(deploy_id(engine.state().epoch, attempt))
+}
+
+/// Runs a question in a task of its own, whose lines stand in the span.
+fn answer(world: &World, span: &tracing::Span, question: impl Future<Output = Input> + Send + 'static) {
     let world = world.clone();
-    tokio::spawn(async move { send(&world, question.await) });
+    tokio::spawn(async move { send(&world, question.await) }.instrument(span.clone()));
 }
 
 pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
     let here = world.clone();
+    let span = super::say::ask(&ask, |workload, target| deploy_of(engine, workload, target));
     match ask {
         Ask::Observe { target, begun } => {
             let place = reads::place(engine, &target);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let outcome = reads::observe(&here, &target, place).await;
                 Input::Observed { target, begun, outcome }
             });
@@ -74,7 +84,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
         Ask::Pin { workload, reference } => {
             let known = engine.state().workloads.get(&workload).and_then(|w| w.pins.get(&reference));
             let known = known.map(|pin| pin.moved_to.as_ref().unwrap_or(&pin.digest).to_string());
-            answer(world, async move {
+            answer(world, &span, async move {
                 let outcome = pin::pin(&here.registries, &reference, known).await;
                 Input::Pinned {
                     workload,
@@ -91,8 +101,34 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             sources,
         } => {
             let place = reads::place(engine, &target);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let outcome = reads::check(&here, &workload, &target, place, &release, &sources).await;
+                Input::Checked {
+                    workload,
+                    target,
+                    key,
+                    outcome,
+                }
+            });
+        }
+        Ask::CheckRelease {
+            workload,
+            target,
+            key,
+            release,
+        } => {
+            let place = reads::place(engine, &target);
+            let sources = engine
+                .state()
+                .workloads
+                .get(&workload)
+                .and_then(|w| Some(w.releases.get(&release)?.sources.clone()))
+                .unwrap_or_default();
+            answer(world, &span, async move {
+                let outcome = match generation::release(&here.blobs, &release) {
+                    Ok(release) => reads::check(&here, &workload, &target, place, &release, &sources).await,
+                    Err(message) => Err(fault(FaultClass::Unavailable, message)),
+                };
                 Input::Checked {
                     workload,
                     target,
@@ -109,14 +145,14 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             addresses,
         } => {
             let subject = subject_of(engine, &workload, &target, generation);
-            answer(world, async move {
-                let (failure, answered) = measure::probe(&here, &target, subject, &path, &addresses).await;
+            answer(world, &span, async move {
+                let (failure, asked) = measure::probe(&here, &target, subject, &path, &addresses).await;
                 Input::Probed {
                     workload,
                     target,
                     generation,
                     failure,
-                    answered,
+                    asked,
                 }
             });
         }
@@ -130,7 +166,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
                 .iter()
                 .map(|number| (*number, subject_of(engine, &workload, &target, *number)))
                 .collect();
-            answer(world, async move {
+            answer(world, &span, async move {
                 let (samples, answers) = measure::measure(&here, &target, subjects, &queries).await;
                 Input::Measured {
                     workload,
@@ -146,7 +182,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             generation,
         } => {
             let subject = subject_of(engine, &workload, &target, generation);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let excerpts = reads::explain(&here, &target, subject).await;
                 Input::Explained {
                     workload,
@@ -162,7 +198,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             generation,
         } => {
             let subject = subject_of(engine, &workload, &target, generation);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let room = reads::room(&here, &target, subject).await;
                 Input::Roomed {
                     workload,
@@ -178,7 +214,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             generation,
         } => {
             let subject = subject_of(engine, &workload, &target, generation);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let changes = reads::diff(&here, &target, subject).await;
                 Input::Diffed {
                     workload,
@@ -188,7 +224,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
                 }
             });
         }
-        Ask::Tags { workload, repository } => answer(world, async move {
+        Ask::Tags { workload, repository } => answer(world, &span, async move {
             let outcome = pin::tags(&here.registries, &repository).await;
             Input::Tagged {
                 workload,
@@ -203,7 +239,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
                 .get(&workload)
                 .and_then(|w| w.releases.get(&release))
                 .cloned();
-            answer(world, async move {
+            answer(world, &span, async move {
                 let outcome = pin::pullable(&here.registries, &here.blobs, known.as_ref()).await;
                 Input::PullChecked {
                     workload,
