@@ -137,10 +137,12 @@ pub enum OperatorError {
 /// The built-in edge plugin's requests, granted where a binding of it gives no rules of its own.
 const EDGE_RULES: &str = r#"
 - { effect: read, methods: [GET], path: /v1/site }
+- { effect: read, methods: [GET], path: /v1/room }
 - { effect: read, methods: [GET], path: "/v1/workloads/{key}/generations/*/telemetry" }
 - { effect: read, methods: [GET], path: "/v1/workloads/{key}/generations/*/diagnosis" }
 - { effect: write, methods: [PUT, DELETE], path: "/v1/workloads/{key}/generations/*" }
 - { effect: write, methods: [PUT], path: "/v1/workloads/{key}/generations/*/size" }
+- { effect: write, methods: [PUT], path: "/v1/workloads/{key}/generations/*/jobs/*" }
 - { effect: write, methods: [PUT], path: "/v1/workloads/{key}/route" }
 "#;
 
@@ -380,7 +382,7 @@ mod tests {
         let operator = check(Path::new("holdfast.yaml"), commented("/srv/deploy.git").as_bytes()).unwrap();
         assert_eq!(operator.repository.branch, "main");
         let rules: Vec<holdfast_host::RuleConfig> = serde_yaml::from_str(EDGE_RULES).unwrap();
-        assert_eq!(rules.len(), 6);
+        assert_eq!(rules.len(), 8);
     }
 
     #[test]
