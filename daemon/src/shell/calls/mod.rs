@@ -10,8 +10,9 @@ pub(super) use verbs::call;
 
 use super::{Event, World};
 use holdfast_core::engine::{Engine, Input};
-use holdfast_core::ids::WorkloadId;
+use holdfast_core::ids::{ReleaseId, WorkloadId};
 use holdfast_core::plan::Ask;
+use holdfast_core::state::ReleaseState;
 use holdfast_core::target::{CallContext, Fault, FaultClass};
 use serde_json::Value;
 use std::sync::{Arc, PoisonError};
@@ -53,6 +54,10 @@ fn subject_of(engine: &Engine, workload: &WorkloadId, target: &str, number: u32)
     let subject = engine.state().subject(workload, target, number)?;
     let unit = engine.state().unit(workload, target)?;
     Some((subject, unit.generations.get(&number)?.plugin.clone()))
+}
+
+fn release_of(engine: &Engine, workload: &WorkloadId, release: &ReleaseId) -> Option<ReleaseState> {
+    engine.state().workloads.get(workload)?.releases.get(release).cloned()
 }
 
 /// Runs a question in a task of its own.
@@ -101,6 +106,24 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
                 }
             });
         }
+        Ask::CheckRelease {
+            workload,
+            target,
+            key,
+            release,
+        } => {
+            let place = reads::place(engine, &target);
+            let known = release_of(engine, &workload, &release);
+            answer(world, async move {
+                let outcome = reads::check_release(&here, &workload, &target, place, &release, known.as_ref()).await;
+                Input::Checked {
+                    workload,
+                    target,
+                    key,
+                    outcome,
+                }
+            });
+        }
         Ask::Probe {
             workload,
             target,
@@ -110,13 +133,13 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
         } => {
             let subject = subject_of(engine, &workload, &target, generation);
             answer(world, async move {
-                let (failure, answered) = measure::probe(&here, &target, subject, &path, &addresses).await;
+                let (failure, asked) = measure::probe(&here, &target, subject, &path, &addresses).await;
                 Input::Probed {
                     workload,
                     target,
                     generation,
                     failure,
-                    answered,
+                    asked,
                 }
             });
         }
@@ -197,12 +220,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             }
         }),
         Ask::Pullable { workload, release } => {
-            let known = engine
-                .state()
-                .workloads
-                .get(&workload)
-                .and_then(|w| w.releases.get(&release))
-                .cloned();
+            let known = release_of(engine, &workload, &release);
             answer(world, async move {
                 let outcome = pin::pullable(&here.registries, &here.blobs, known.as_ref()).await;
                 Input::PullChecked {
