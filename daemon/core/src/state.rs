@@ -38,6 +38,9 @@ pub struct State {
     /// The limit on heals was reached: since this entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heal_guard: Option<Seq>,
+    /// Plugins that ever drove something here, by digest: the ledger holds each as a blob.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plugins: BTreeMap<Digest, String>,
 }
 
 /// Nothing new begins here.
@@ -60,6 +63,9 @@ pub struct SourceHead {
     pub contributors: BTreeSet<String>,
     /// A tip that is no fast-forward: not taken until a person says so.
     pub rewrite: Option<String>,
+    /// A rewritten tip that a person said yes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -513,7 +519,10 @@ impl State {
             Body::Spec(spec) => self.fold_spec(entry, spec),
             Body::Target(change) => self.fold_target(entry, change),
             Body::Command(command) => self.fold_command(entry, command),
-            Body::Plugin(_) | Body::Clock(_) => {}
+            Body::Plugin(plugin) => {
+                self.plugins.insert(plugin.digest.clone(), plugin.name.clone());
+            }
+            Body::Clock(_) => {}
             Body::Guard(guard) => match &entry.on.workload {
                 Some(_) => self.fold_workload(entry),
                 None if guard.class == "heals-per-hour" => self.heal_guard = Some(entry.seq),
@@ -555,6 +564,7 @@ impl State {
                 problems: source.problems.clone(),
                 contributors: source.contributors.clone(),
                 rewrite: None,
+                accepted: None,
             });
         } else if let Some(head) = &mut self.source {
             head.rewrite = Some(source.new.clone());
@@ -618,6 +628,9 @@ impl State {
         self.command_keys.push(command.key.clone());
         if self.command_keys.len() > COMMAND_KEYS_KEPT {
             self.command_keys.remove(0);
+        }
+        if let (CommandVerb::AcceptRewrite { commit }, Some(head)) = (&command.verb, &mut self.source) {
+            head.accepted = Some(commit.clone());
         }
         if let CommandVerb::AllowRemovals { workloads } = &command.verb {
             for id in workloads {

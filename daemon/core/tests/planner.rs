@@ -462,7 +462,7 @@ fn abilities() -> impl proptest::strategy::Strategy<Value = Abilities> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(192), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn converges_whatever_the_target_can(

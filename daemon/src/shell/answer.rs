@@ -3,9 +3,11 @@
 use super::{Event, World};
 use crate::api::FindBy;
 use holdfast_core::engine::Input;
+use holdfast_core::entry::{AttemptOutcome, Body};
 use holdfast_core::ids::Digest;
 use holdfast_core::state::State;
 use holdfast_core::target::PlatformImage;
+use holdfast_core::view::{CauseView, StatusView, last_log_lines};
 use holdfast_ledger::index::{By, Filter, Indexer};
 use holdfast_ledger::{LedgerError, Reader};
 use serde_json::{Value, json};
@@ -91,6 +93,65 @@ pub(super) fn find(
     let entries: Result<Vec<_>, _> = page.seqs.iter().map(|seq| reader.entry(*seq)).collect();
     Ok(json!({ "as_of": page.as_of, "entries": entries.map_err(|error| error.to_string())? }))
 }
+
+/// Looks into the ledger for one answer to `status`.
+const STATUS_LOOKS_MAX: usize = 1_000;
+
+/// What State does not keep: who made a request and why, and the last lines of what failed.
+pub(super) fn fill(view: &mut StatusView, index: &Indexer, reader: &Reader) {
+    let mut looks = STATUS_LOOKS_MAX;
+    for workload in &mut view.workloads {
+        if let Some(wanted) = workload.wanted.as_mut().filter(|wanted| wanted.cause.kind.is_empty())
+            && looks > 0
+        {
+            looks -= 1;
+            wanted.cause = cause(reader, wanted.request).unwrap_or_default();
+        }
+        for unit in &mut workload.units {
+            let failed = unit
+                .last
+                .as_mut()
+                .filter(|last| matches!(last.outcome, AttemptOutcome::Bad | AttemptOutcome::CouldNotTry));
+            if let Some(last) = failed
+                && looks > 0
+            {
+                looks -= 1;
+                last.log = last_words(index, reader, &last.deploy).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// The entry that made a request may be too new to be read yet: then the next answer has it.
+fn cause(reader: &Reader, request: u64) -> Option<CauseView> {
+    let entry = reader.entry(request).ok()?;
+    let (kind, text) = match &entry.body {
+        Body::Spec(_) => match reader.entry(*entry.because.first()?).ok()?.body {
+            Body::Source(source) => ("commit", source.summary),
+            _ => ("commit", String::new()),
+        },
+        Body::Selection(selection) => ("selection", format!("{}:{}", selection.repository, selection.tag)),
+        Body::Pin(pin) => ("repin", format!("of {}", pin.reference)),
+        Body::Command(command) => {
+            let reason = if command.reason.is_empty() { "no reason given" } else { &command.reason };
+            ("command", format!("{} of {}: {reason}", command.verb.name(), entry.by.id))
+        }
+        _ => return None,
+    };
+    Some(CauseView { kind: kind.into(), text })
+}
+
+/// The end of the newest diagnosis of an attempt.
+fn last_words(index: &Indexer, reader: &Reader, deploy: &str) -> Option<Vec<String>> {
+    let filter = Filter::by(By::Deploy, deploy).and(By::Kind, "verdict");
+    let page = index.query(&filter, None, 50).ok()?;
+    let mut entries = page.seqs.iter().filter_map(|seq| reader.entry(*seq).ok());
+    entries.find_map(|entry| match &entry.body {
+        Body::Verdict(verdict) if verdict.about == "diagnosis" => Some(last_log_lines(verdict)),
+        _ => None,
+    })
+}
+
 
 #[cfg(test)]
 mod tests {

@@ -151,7 +151,21 @@ impl Engine {
                 sent,
             } => self.take_called(workload, target, intent, outcome, sent),
             Input::Command { token, request } => self.take_command(token, request),
+            Input::PluginsSeen(plugins) => self.take_plugins(plugins),
             Input::Tick => {}
+        }
+    }
+
+    /// Components are kept, so that what one launched can be routed and retired by it after an upgrade.
+    fn take_plugins(&mut self, plugins: Vec<(PluginSeen, Vec<u8>)>) {
+        for (plugin, component) in plugins {
+            if self.state.plugins.contains_key(&plugin.digest) {
+                continue;
+            }
+            self.blobs.insert(plugin.digest.clone(), component);
+            let mut draft = Draft::new(On::default(), Vec::new(), Body::Plugin(plugin.clone()));
+            draft.blobs.insert("component".into(), plugin.digest);
+            self.append(draft, By::daemon());
         }
     }
 

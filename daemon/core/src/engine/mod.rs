@@ -10,7 +10,7 @@ mod revision;
 mod schedule;
 pub mod subject;
 
-pub use command::{CommandReply, CommandRequest, Refusal, Wish};
+pub use command::{CommandReply, CommandRequest, Person, Refusal, Wish};
 pub use revision::Revision;
 
 use crate::check::{Violation, check_rollout_plan, check_unit_plan};
@@ -122,6 +122,8 @@ pub enum Input {
         token: Token,
         request: CommandRequest,
     },
+    /// Plugins that are loaded, with their components.
+    PluginsSeen(Vec<(PluginSeen, Vec<u8>)>),
     Tick,
 }
 
@@ -281,6 +283,18 @@ impl Engine {
 
     pub fn config(&self) -> &EngineConfig {
         &self.config
+    }
+
+    /// The operator's configuration changed: what was checked under the old one counts no more.
+    pub fn configure(&mut self, config: EngineConfig) {
+        self.config = config;
+        for facts in self.units.values_mut().flat_map(|units| units.values_mut()) {
+            facts.check = None;
+        }
+        for facts in self.targets.values_mut() {
+            facts.next_look = Some(self.now.t);
+        }
+        self.dirty.extend(self.state.workloads.keys().cloned());
     }
 
     pub fn now(&self) -> Now {

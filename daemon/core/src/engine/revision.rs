@@ -45,8 +45,9 @@ impl Engine {
         }
         self.keep_target_identity(&mut revision);
         let changes = self.spec_changes(&revision);
-        let same_commit = self.state.source.as_ref().is_some_and(|head| head.commit == revision.commit);
-        if same_commit && changes.is_empty() {
+        // A rewrite that was taken back is over only when the ledger says so.
+        let as_known = |head: &crate::state::SourceHead| head.commit == revision.commit && head.rewrite.is_none();
+        if self.state.source.as_ref().is_some_and(as_known) && changes.is_empty() {
             return;
         }
         let workloads_changed: Vec<WorkloadId> = changes.iter().filter_map(|(on, _)| on.workload.clone()).collect();

@@ -71,7 +71,11 @@ pub(super) fn roll(
     let (surge, unavailable) = limits(size, surge, max_unavailable);
     let counts = |state: Option<&GenerationState>| state.map_or((0, 0), |state| (state.wanted.unwrap_or(size), state.ready));
     let ((new_wanted, new_ready), (old_wanted, old_ready)) = (counts(Some(new)), counts(old));
-    let weight = if new_ready >= size {
+    let floor = size.saturating_sub(unavailable);
+    let free = (size + surge).saturating_sub(new_wanted + old_wanted);
+    // Enough of them, or as many as there can be before the last old ones go.
+    let enough = new_ready >= size || (new_ready >= floor && new_ready == new_wanted && free == 0 && old_wanted > 0);
+    let weight = if enough {
         FULL_SHARE
     } else {
         let share = u64::from(new_ready) * u64::from(FULL_SHARE) / u64::from(size.max(1));
@@ -85,10 +89,9 @@ pub(super) fn roll(
             Routed::No(plan) => plan,
         };
     }
-    if attempt.weight == FULL_SHARE && old_wanted == 0 {
+    if attempt.weight == FULL_SHARE && old_wanted == 0 && new_ready >= size {
         return c.enter(PhaseName::Baking, "shifted", "all instances are of the new generation");
     }
-    let floor = size.saturating_sub(unavailable);
     // The last old instances carry the rest of the traffic until the new ones have all of it.
     let least_old = u32::from(attempt.weight < FULL_SHARE && can.routing != Routing::Fixed);
     let spare = (new_ready + old_ready).saturating_sub(floor);
@@ -99,7 +102,6 @@ pub(super) fn roll(
             size: fewer,
         });
     }
-    let free = (size + surge).saturating_sub(new_wanted + old_wanted);
     if new_wanted < size && free > 0 && healthy {
         return c.act(Verb::Scale {
             generation: new.number,
