@@ -251,13 +251,9 @@ impl HttpRegistry {
             let next = url
                 .join(&location)
                 .map_err(|_| RegistryError::new(Class::Invalid, what, format!("redirected to {location:?}, which is no URL")))?;
-            let downgrade = url.scheme() == "https" && next.scheme() != "https";
-            if downgrade || !matches!(next.scheme(), "http" | "https") {
-                return Err(RegistryError::new(
-                    Class::Denied,
-                    what,
-                    "redirected from https to something else",
-                ));
+            if !may_redirect(&url, &next) {
+                let message = format!("redirected from {} to {}, which is not followed", url.scheme(), next.scheme());
+                return Err(RegistryError::new(Class::Denied, what, message));
             }
             response = if next.origin() == origin {
                 self.send(method.clone(), next.clone(), headers.clone(), repository).await?
@@ -365,6 +361,15 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// From https only to https: what was asked for in private is not to be answered in public.
+fn may_redirect(from: &Url, to: &Url) -> bool {
+    match to.scheme() {
+        "https" => true,
+        "http" => from.scheme() == "http",
+        _ => false,
+    }
 }
 
 /// What `Docker-Content-Digest` says. One that is not what it should be is worse than none.
@@ -481,4 +486,24 @@ fn retry_after_ms(value: &str) -> Option<u64> {
         }
     };
     Some(ms.min(LONGEST_MS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_do_not_leave_tls() {
+        for (from, to, expected) in [
+            ("https://a/", "https://b/", true),
+            ("http://a/", "https://b/", true),
+            ("http://a/", "http://b/", true),
+            ("https://a/", "http://a/", false),
+            ("http://a/", "ftp://a/", false),
+            ("https://a/", "file:///etc/passwd", false),
+        ] {
+            let url = |text: &str| Url::parse(text).unwrap();
+            assert_eq!(may_redirect(&url(from), &url(to)), expected, "{from} {to}");
+        }
+    }
 }

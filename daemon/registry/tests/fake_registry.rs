@@ -291,7 +291,7 @@ fn bad_answers() -> Vec<(&'static str, Reply, Class, &'static str)> {
             "odd place",
             reply(307).header("location", "ftp://127.0.0.1/x"),
             Class::Denied,
-            "redirected from",
+            "redirected from http to ftp",
         ),
     ]
 }

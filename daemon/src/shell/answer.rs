@@ -204,6 +204,8 @@ mod tests {
             ]
             .into(),
             sources: Default::default(),
+            before: Default::default(),
+            after: Default::default(),
             images: [("main".to_owned(), blob.clone()), ("side".to_owned(), other_blob)].into(),
             before: Vec::new(),
             after: Vec::new(),

@@ -8,6 +8,7 @@ use holdfast_core::engine::subject::{Subject, generation_name, workload_key};
 use holdfast_core::ids::{Digest, ReleaseId, WorkloadId};
 use holdfast_core::manifest::fill::fill;
 use holdfast_core::release::Release;
+use holdfast_core::spec::Job;
 use holdfast_core::target::*;
 use holdfast_host::{CallOptions, SecretValue};
 use serde_json::Value;
@@ -218,18 +219,21 @@ fn filled(template: &Value, values: &BTreeMap<String, String>, artifacts: &[Arti
     Ok(template.to_string())
 }
 
-fn job_template(
+pub(super) fn jobs_of(release: &Release, hook: Hook) -> &[Job] {
+    match hook {
+        Hook::Before => &release.before,
+        Hook::After => &release.after,
+    }
+}
+
+pub(super) fn job_template(
     release: &Release,
     hook: Hook,
     job: &str,
     values: &BTreeMap<String, String>,
     artifacts: &[Artifact],
 ) -> Result<String, String> {
-    let jobs = match hook {
-        Hook::Before => &release.before,
-        Hook::After => &release.after,
-    };
-    let found = jobs.iter().find(|one| one.name == job);
+    let found = jobs_of(release, hook).iter().find(|one| one.name == job);
     let found = found.ok_or_else(|| format!("the release has no job {job:?} under `{}`", hook.as_str()))?;
     filled(&found.template, values, artifacts).map_err(|message| format!("job {job}: {message}"))
 }
@@ -237,7 +241,7 @@ fn job_template(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_core::spec::{Job, JobScope};
+    use holdfast_core::spec::JobScope;
     use serde_json::json;
 
     #[test]

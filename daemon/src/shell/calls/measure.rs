@@ -20,7 +20,9 @@ use std::time::Duration;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBES_AT_ONCE: usize = 16;
+const NO_ADDRESS: &str = "no instance reports an address that could be asked";
 
+/// The first failure, and whether the addresses could be asked at all.
 pub(super) async fn probe(
     world: &World,
     target: &str,
@@ -31,14 +33,21 @@ pub(super) async fn probe(
     let Some((_, binding)) = subject.and_then(|(_, plugin)| world.plugins.find(target, &plugin)) else {
         return (Some("no plugin is bound to the target".into()), false);
     };
+    probe_all(addresses, path, &binding.probe_networks).await
+}
+
+async fn probe_all(addresses: &[String], path: &str, networks: &[Network]) -> (Option<String>, bool) {
+    if addresses.is_empty() {
+        return (Some(NO_ADDRESS.into()), false);
+    }
     for address in addresses {
-        return match probe_http(address, path, &binding.probe_networks, PROBE_TIMEOUT).await {
-            ProbeOutcome::Healthy => continue,
-            ProbeOutcome::Status(status) => (Some(format!("{address} answered {status}")), true),
+        match probe_http(address, path, networks, PROBE_TIMEOUT).await {
+            ProbeOutcome::Healthy => {}
+            ProbeOutcome::Status(status) => return (Some(format!("{address} answered {status}")), true),
             // An instance that is there and says nothing is too late or not at all: that is an answer too.
-            ProbeOutcome::Silent(message) => (Some(format!("{address}: {message}")), true),
-            ProbeOutcome::NotGranted(message) => (Some(message), false),
-        };
+            ProbeOutcome::Silent(message) => return (Some(format!("{address}: {message}")), true),
+            ProbeOutcome::NotGranted(message) => return (Some(message), false),
+        }
     }
     (None, true)
 }
@@ -119,7 +128,7 @@ async fn answer(
 /// `value` is the share that did not answer 2xx. An address that may not be dialled measures nothing.
 async fn ask_addresses(addresses: &[String], path: &str, networks: &[Network]) -> Result<Measure, String> {
     if addresses.is_empty() {
-        return Err("no instance reports an address that could be asked".into());
+        return Err(NO_ADDRESS.into());
     }
     let probes: Vec<_> = addresses
         .iter()
@@ -161,6 +170,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_probe_that_could_not_be_made_blames_nobody() {
+        let (good, bad) = (server(200).await, server(500).await);
+        let loopback = [Network::parse("127.0.0.0/8").unwrap()];
+        for (addresses, failed, asked) in [
+            (vec![good.clone()], None, true),
+            (vec![good.clone(), bad], Some("answered 500"), true),
+            (vec![good, "192.0.2.1:80".to_owned()], Some("none of the networks"), false),
+            (vec![], Some(NO_ADDRESS), false),
+        ] {
+            let (failure, was_asked) = probe_all(&addresses, "/", &loopback).await;
+            assert_eq!(was_asked, asked, "{addresses:?}");
+            assert_eq!(failure.is_some(), failed.is_some(), "{addresses:?}");
+            assert!(
+                failure.unwrap_or_default().contains(failed.unwrap_or_default()),
+                "{addresses:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
     async fn addresses_are_counted_and_only_granted_ones_are_asked() {
         let (good, bad) = (server(204).await, server(503).await);
         let closed = {
@@ -172,7 +201,7 @@ mod tests {
         for (addresses, expected) in [
             (vec![good.clone()], measure(0.0, 1)),
             (vec![good.clone(), bad, good.clone(), closed], measure(0.5, 4)),
-            (vec![], Err("no instance reports an address that could be asked".to_owned())),
+            (vec![], Err(NO_ADDRESS.to_owned())),
             (
                 vec![good, "192.0.2.1:80".to_owned()],
                 Err("192.0.2.1:80 is in none of the networks that the operator granted for probes".to_owned()),

@@ -10,8 +10,9 @@ pub(super) use verbs::call;
 
 use super::{Event, World};
 use holdfast_core::engine::{Engine, Input};
-use holdfast_core::ids::{WorkloadId, deploy_id};
+use holdfast_core::ids::{ReleaseId, WorkloadId, deploy_id};
 use holdfast_core::plan::Ask;
+use holdfast_core::state::ReleaseState;
 use holdfast_core::target::{CallContext, Fault, FaultClass};
 use serde_json::Value;
 use std::sync::{Arc, PoisonError};
@@ -62,6 +63,10 @@ fn deploy_of(engine: &Engine, workload: &WorkloadId, target: &str) -> Option<Str
     let current = || unit.generations.get(&unit.current?).map(|generation| generation.attempt);
     let attempt = unit.attempt.as_ref().map(|attempt| attempt.id).or_else(current)?;
     Some(deploy_id(engine.state().epoch, attempt))
+}
+
+fn release_of(engine: &Engine, workload: &WorkloadId, release: &ReleaseId) -> Option<ReleaseState> {
+    engine.state().workloads.get(workload)?.releases.get(release).cloned()
 }
 
 /// Runs a question in a task of its own, whose lines stand in the span.
@@ -118,17 +123,9 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             release,
         } => {
             let place = reads::place(engine, &target);
-            let sources = engine
-                .state()
-                .workloads
-                .get(&workload)
-                .and_then(|w| Some(w.releases.get(&release)?.sources.clone()))
-                .unwrap_or_default();
+            let known = release_of(engine, &workload, &release);
             answer(world, &span, async move {
-                let outcome = match generation::release(&here.blobs, &release) {
-                    Ok(release) => reads::check(&here, &workload, &target, place, &release, &sources).await,
-                    Err(message) => Err(fault(FaultClass::Unavailable, message)),
-                };
+                let outcome = reads::check_release(&here, &workload, &target, place, &release, known.as_ref()).await;
                 Input::Checked {
                     workload,
                     target,
@@ -233,12 +230,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             }
         }),
         Ask::Pullable { workload, release } => {
-            let known = engine
-                .state()
-                .workloads
-                .get(&workload)
-                .and_then(|w| w.releases.get(&release))
-                .cloned();
+            let known = release_of(engine, &workload, &release);
             answer(world, &span, async move {
                 let outcome = pin::pullable(&here.registries, &here.blobs, known.as_ref()).await;
                 Input::PullChecked {

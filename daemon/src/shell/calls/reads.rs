@@ -1,12 +1,13 @@
 //! Questions to a target through its plugin: nothing is changed.
 
-use super::generation::{Identity, Prepared, SecretsNeed, generation, prepare};
+use super::generation::{Identity, Prepared, SecretsNeed, generation, job_template, jobs_of, prepare};
 use super::{World, context, fault};
 use crate::shell::wall_ms;
 use holdfast_core::engine::Engine;
 use holdfast_core::engine::subject::Subject;
-use holdfast_core::ids::WorkloadId;
+use holdfast_core::ids::{ReleaseId, WorkloadId};
 use holdfast_core::release::Release;
+use holdfast_core::state::ReleaseState;
 use holdfast_core::target::*;
 use holdfast_host::CallOptions;
 use serde_json::Value;
@@ -49,6 +50,22 @@ pub(super) async fn observe(world: &World, target: &str, place: Option<Place>) -
         .await
         .answer
         .map_err(|failure| failure.into_fault())
+}
+
+/// A release that the ledger holds.
+pub(super) async fn check_release(
+    world: &World,
+    workload: &WorkloadId,
+    target: &str,
+    place: Option<Place>,
+    release: &ReleaseId,
+    known: Option<&ReleaseState>,
+) -> Result<Report, Fault> {
+    let invalid = |message: String| fault(FaultClass::Invalid, message);
+    let known = known.ok_or_else(|| invalid("the release is not known any more".into()))?;
+    let bytes = world.blobs.get(&release.blob()).map_err(|error| invalid(error.to_string()))?;
+    let release = Release::parse(&bytes).map_err(|error| invalid(error.to_string()))?;
+    check(world, workload, target, place, &release, &known.sources).await
 }
 
 pub(super) async fn check(
@@ -98,11 +115,38 @@ pub(super) async fn check(
         now_ms: wall_ms(),
         secrets: &[],
     };
-    plugin
-        .check(&options, &subject)
-        .await
-        .answer
-        .map_err(|failure| failure.into_fault())
+    let report = plugin.check(&options, &subject).await.answer;
+    let mut report = report.map_err(|failure| failure.into_fault())?;
+    for hook in [Hook::Before, Hook::After] {
+        for (index, job) in jobs_of(release, hook).iter().enumerate() {
+            let template = job_template(release, hook, &job.name, &place.values, &subject.artifacts)
+                .map_err(|message| fault(FaultClass::Invalid, message))?;
+            let answer = plugin.check_job(&options, &subject, &job.name, &template).await.answer;
+            let found = job_problems(hook, index, answer.map_err(|failure| failure.into_fault()))?;
+            report.problems.extend(found);
+        }
+    }
+    Ok(report)
+}
+
+/// Placed where the job stands in the release: the plugin knows only the job's own template.
+fn job_problems(hook: Hook, index: usize, answer: Result<Vec<CheckProblem>, Fault>) -> Result<Vec<CheckProblem>, Fault> {
+    let at = format!("/{}/{index}", hook.as_str());
+    match answer {
+        Ok(problems) => {
+            let placed = problems.into_iter().map(|problem| CheckProblem {
+                at: format!("{at}{}", problem.at),
+                ..problem
+            });
+            Ok(placed.collect())
+        }
+        Err(fault) if fault.class == FaultClass::Absent => Ok(vec![CheckProblem {
+            at,
+            message: "the target's plugin runs no jobs".into(),
+            hint: String::new(),
+        }]),
+        Err(fault) => Err(fault),
+    }
 }
 
 /// A generation in State, with its plugin.
@@ -142,4 +186,30 @@ pub(super) async fn diff(world: &World, target: &str, subject: Known) -> Result<
         .diff(&prepared.options(world), None, &prepared.generation)
         .await;
     report.answer.map_err(|failure| failure.into_fault())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_of_jobs_are_placed_where_the_job_stands() {
+        let problem = |at: &str, message: &str| CheckProblem {
+            at: at.into(),
+            message: message.into(),
+            hint: String::new(),
+        };
+        let answer = Ok(vec![problem("/template/image", "no such image")]);
+        assert_eq!(
+            job_problems(Hook::After, 1, answer).unwrap(),
+            [problem("/after/1/template/image", "no such image")]
+        );
+        let absent = Err(fault(FaultClass::Absent, "it does not export jobs"));
+        assert_eq!(
+            job_problems(Hook::Before, 0, absent).unwrap(),
+            [problem("/before/0", "the target's plugin runs no jobs")]
+        );
+        let trap = fault(FaultClass::Internal, "trap");
+        assert_eq!(job_problems(Hook::Before, 0, Err(trap.clone())), Err(trap));
+    }
 }
