@@ -13,24 +13,26 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// Where help shows the options of `Why`.
+const EVERY: &str = "For every command";
+
 /// What every command says beside itself.
 #[derive(clap::Args)]
-#[command(next_help_heading = "For every command")]
 pub struct Why {
     /// Why, for the ledger
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(help_heading = EVERY, long, default_value = "", hide_default_value = true)]
     reason: String,
     /// Repeating a command with the same key does nothing; default: a new one
-    #[arg(long)]
+    #[arg(help_heading = EVERY, long)]
     key: Option<String>,
     /// Only if the workload is at this rollout, as in `status --json`
-    #[arg(long, value_name = "SEQ")]
+    #[arg(help_heading = EVERY, long, value_name = "SEQ")]
     if_rollout: Option<u64>,
     /// Only if the workload is at this release
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(help_heading = EVERY, long, value_name = "PREFIX")]
     if_release: Option<String>,
     /// Only if every unit in progress is at this weight, as in 25%
-    #[arg(long, value_name = "PERCENT", value_parser = percentage)]
+    #[arg(help_heading = EVERY, long, value_name = "PERCENT", value_parser = percentage)]
     if_step: Option<u32>,
 }
 
@@ -225,7 +227,14 @@ fn command(
 pub fn accept_rewrite(config: &Path, args: &AcceptArgs, out: &Out) -> Result<ExitCode, CliError> {
     let operator = operator::load(config)?;
     let commit = &args.commit;
-    let done = command(config, None, None, Wish::AcceptRewrite { commit: commit.clone() }, &args.why, out)?;
+    let done = command(
+        config,
+        None,
+        None,
+        Wish::AcceptRewrite { commit: commit.clone() },
+        &args.why,
+        out,
+    )?;
     // The command is in the ledger; now the Git side may take the tip.
     let file = operator.data.join("accepted-rewrite");
     std::fs::write(&file, commit).map_err(|source| CliError::io(format!("{} cannot be written", file.display()), source))?;

@@ -26,7 +26,14 @@ use std::process::ExitCode;
 #[command(name = "holdfast", version, max_term_width = 100)]
 struct Cli {
     /// Operator's configuration
-    #[arg(long, short, global = true, default_value = "holdfast.yaml", env = "HOLDFAST_CONFIG", hide_env_values = true)]
+    #[arg(
+        long,
+        short,
+        global = true,
+        default_value = "holdfast.yaml",
+        env = "HOLDFAST_CONFIG",
+        hide_env_values = true
+    )]
     config: PathBuf,
     /// Print data as JSON
     #[arg(long, global = true)]

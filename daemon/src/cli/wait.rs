@@ -140,12 +140,21 @@ impl Waiter<'_> {
                     decide(*seq, entries, seen, view.epoch)
                 }
             };
-            if let Some(decision) = case.decision.as_mut().filter(|d| d.outcome == Outcome::Problem && self.only.is_some()) {
+            if let Some(decision) = case
+                .decision
+                .as_mut()
+                .filter(|d| d.outcome == Outcome::Problem && self.only.is_some())
+            {
                 decision.message.clone_from(&problems);
             }
             case.waiting = seen.filter(|_| case.decision.is_none()).and_then(first_wait);
         }
-        let decisions: Vec<&Decision> = self.report.workloads.iter().filter_map(|case| case.decision.as_ref()).collect();
+        let decisions: Vec<&Decision> = self
+            .report
+            .workloads
+            .iter()
+            .filter_map(|case| case.decision.as_ref())
+            .collect();
         let bad = self.report.verdict == Overall::NotLive || decisions.iter().any(|decision| !decision.outcome.is_good());
         let all = decisions.len() == self.report.workloads.len();
         if bad || all {
@@ -232,7 +241,10 @@ fn cases(specs: &[Entry], t: u64, view: &StatusView, only: Option<&str>) -> Vec<
                 follows.insert(id.to_string(), Follows::Spec { seq: entry.seq, entries });
             }
             (SpecObject::Target { .. }, _, Some(target)) => {
-                let here = view.workloads.iter().filter(|w| w.units.iter().any(|unit| unit.target == *target));
+                let here = view
+                    .workloads
+                    .iter()
+                    .filter(|w| w.units.iter().any(|unit| unit.target == *target));
                 for workload in here {
                     follows.entry(workload.name.clone()).or_insert(Follows::Targets { since: t });
                 }
