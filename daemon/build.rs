@@ -7,14 +7,25 @@ use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
 /// Package, and the variable that tells the crate where its component is.
-const GUESTS: [(&str, &str); 5] = [
+const GUESTS: [(&str, &str); 6] = [
     ("holdfast-plugin-edge", "HOLDFAST_GUEST_PLUGIN_EDGE"),
     ("holdfast-bundle-shop-1-0", "HOLDFAST_GUEST_SHOP_1_0"),
     ("holdfast-bundle-shop-1-1", "HOLDFAST_GUEST_SHOP_1_1"),
     ("holdfast-bundle-shop-1-2", "HOLDFAST_GUEST_SHOP_1_2"),
     ("holdfast-bundle-shop-1-3", "HOLDFAST_GUEST_SHOP_1_3"),
+    // For tests; not in the binary.
+    ("holdfast-hostile-bundle", "HOLDFAST_GUEST_HOSTILE_BUNDLE"),
 ];
-const SOURCES: [&str; 4] = ["plugins/edge", "sdk/rust", "sdk/wit", "examples/bundles"];
+/// What decides what the guests are: their code, and the versions and profile they are built with.
+const SOURCES: [&str; 7] = [
+    "plugins/edge",
+    "sdk/rust",
+    "sdk/wit",
+    "examples/bundles",
+    "tests/hostile/bundle",
+    "Cargo.toml",
+    "Cargo.lock",
+];
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("..");
@@ -30,7 +41,7 @@ fn main() {
     let mut cargo = Command::new(variable("CARGO"));
     cargo
         .current_dir(&root)
-        .args(["build", "--profile", "guest", "--target", TARGET, "--target-dir"])
+        .args(["build", "--locked", "--profile", "guest", "--target", TARGET, "--target-dir"])
         .arg(&target_dir);
     for (package, _) in GUESTS {
         cargo.args(["--package", package]);

@@ -3,12 +3,14 @@
 use crate::bindings::{TargetPlugin, TargetPluginPre};
 use crate::convert;
 use crate::endpoint::Binding;
-use crate::guest::{Guest, Stderr};
+use crate::guest::{FixedClock, Guest, Stderr};
 use crate::outcome::{CallFailure, CallReport, FailureClass, LoadError};
 use crate::policy::{Names, Phase};
+use crate::secrets::{SecretValue, Secrets};
+use futures_util::FutureExt;
 use holdfast_core::ids::Digest;
 use holdfast_core::target as core;
-use holdfast_core::target::{CallContext, Excerpt, Generation, Page, PluginRef, Progress, Report, RouteEntry, Sample};
+use holdfast_core::target::{CallContext, Generation, Page, PluginRef, Progress, Report, RouteEntry};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
@@ -17,10 +19,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::component::{Component, Instance, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Engine, Store, Trap, UpdateDeadline};
-use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi::{Deterministic, WasiCtx};
 
 const EPOCH_TICK: Duration = Duration::from_millis(10);
 const OBSERVE_PAGES_MAX: usize = 1_000;
+/// All pages of one observation, joined; each page alone is under `Limits::crossing_bytes`.
+const OBSERVED_BYTES_MAX: usize = 64 << 20;
+/// Without a call, a guest has nothing to compute.
+const SELF_TEST: Duration = Duration::from_secs(1);
+const HANDLES_MAX: usize = 1_000;
+/// What a guest gets where it asks for randomness: the same in every call, so that a call can be replayed.
+const RANDOM_CYCLE: &[u8] = b"holdfast: nothing here is random";
+const RANDOM_MAX_BYTES: u64 = 64 << 10;
 const INTERFACES: &str = "holdfast:target/";
 const WORLD_VERSION: &str = "@0.1.";
 
@@ -28,7 +38,7 @@ const WORLD_VERSION: &str = "@0.1.";
 pub struct Limits {
     pub component_bytes: usize,
     pub memory_bytes: usize,
-    /// Bytes that may cross to or from the guest in one call.
+    /// Bytes that may come from the guest at once: in one answer, or one call of the host.
     pub crossing_bytes: usize,
 }
 
@@ -65,6 +75,8 @@ pub struct CallOptions<'a> {
     pub deadline: Duration,
     /// Unix milliseconds, for the guest's clock.
     pub now_ms: u64,
+    /// What the markers of the call's generation stand for.
+    pub secrets: &'a [SecretValue],
 }
 
 impl PluginHost {
@@ -153,19 +165,82 @@ impl PluginHost {
         };
         let pre = self.linker.instantiate_pre(&component).map_err(world)?;
         let pre = TargetPluginPre::new(pre).map_err(world)?;
-        Ok(Plugin {
+        let plugin = Plugin {
             name: name_of(),
             digest: Digest::of(bytes),
             exports,
             pre,
             limits: self.limits.clone(),
-        })
+        };
+        plugin.self_test()?;
+        Ok(plugin)
     }
 }
 
-type Running<'a, T> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<T, core::Fault>>> + Send + 'a>>;
+pub(crate) type Running<'a, T> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<T, core::Fault>>> + Send + 'a>>;
 
 impl Plugin {
+    /// Starts once, calls nothing, and compares the types of everything it exports: what does not fit is found here and not in
+    /// the middle of a rollout.
+    fn self_test(&self) -> Result<(), LoadError> {
+        let name = || self.name.clone();
+        let stderr = Stderr::default();
+        let mut store = self.store(&stderr, 0, SELF_TEST);
+        store.set_epoch_deadline((SELF_TEST.as_millis() / EPOCH_TICK.as_millis()) as u64);
+        store.epoch_deadline_trap();
+        let started = async {
+            let instance = self.pre.instance_pre().instantiate_async(&mut store).await?;
+            Ok::<_, wasmtime::Error>(instance)
+        };
+        // It has nothing to wait for, so it is done at once or waits for ever.
+        let instance = match started.now_or_never() {
+            Some(Ok(instance)) => instance,
+            Some(Err(error)) => {
+                let refused = store.data().limits.refused;
+                let message = match classify(&error, refused, &stderr) {
+                    CallFailure::Failed { class, message } => format!("{}: {message}", class.as_str()),
+                    CallFailure::Fault(fault) => fault.message,
+                };
+                return Err(LoadError::Start { name: name(), message });
+            }
+            None => {
+                return Err(LoadError::Start {
+                    name: name(),
+                    message: "it waits for something before anything is called".into(),
+                });
+            }
+        };
+        let mut fits = || -> wasmtime::Result<()> {
+            TargetPlugin::new(&mut store, &instance)?;
+            self.optional_types(&mut store, &instance)
+        };
+        fits().map_err(|error| LoadError::World {
+            name: name(),
+            message: format!("{error:#}"),
+        })
+    }
+
+    /// A store with all limits, and a guest to which nothing is granted.
+    #[allow(clippy::disallowed_methods, reason = "a call's wall deadline is real time")]
+    fn store(&self, stderr: &Stderr, now_ms: u64, deadline: Duration) -> Store<Guest> {
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(stderr.clone()).stderr(stderr.clone());
+        wasi.wall_clock(FixedClock(now_ms)).monotonic_clock(FixedClock(0));
+        wasi.secure_random(Deterministic::new(RANDOM_CYCLE.to_vec()))
+            .insecure_random(Deterministic::new(RANDOM_CYCLE.to_vec()))
+            .insecure_random_seed(0)
+            .max_random_size(RANDOM_MAX_BYTES);
+        let mut guest = Guest::new(wasi.build(), self.limits.memory_bytes, Instant::now() + deadline);
+        guest.plugin.clone_from(&self.name);
+        guest.now_ms = now_ms;
+        let mut store = Store::new(self.pre.engine(), guest);
+        store.limiter(|guest| &mut guest.limits);
+        store.set_hostcall_fuel(self.limits.crossing_bytes);
+        store.set_max_component_handles(HANDLES_MAX);
+        store.data_mut().table.set_max_capacity(HANDLES_MAX);
+        store
+    }
+
     pub fn reference(&self, grants: &Digest) -> PluginRef {
         PluginRef {
             name: self.name.clone(),
@@ -200,6 +275,7 @@ impl Plugin {
                 let target = plugin.holdfast_target_target();
                 let mut whole: Option<Page> = None;
                 let mut cursor = None;
+                let mut left_bytes = OBSERVED_BYTES_MAX;
                 for _ in 0..OBSERVE_PAGES_MAX {
                     let query = crate::bindings::holdfast::target::types::Query {
                         workload: workload.clone(),
@@ -209,6 +285,9 @@ impl Plugin {
                         Ok(page) => convert::page(page),
                         Err(fault) => return Ok(Err(convert::fault(fault))),
                     };
+                    left_bytes = left_bytes
+                        .checked_sub(size_of_page(&page))
+                        .ok_or_else(|| TooMuch.into_error())?;
                     cursor = page.more.clone();
                     match &mut whole {
                         None => whole = Some(page),
@@ -302,54 +381,9 @@ impl Plugin {
         .await
     }
 
-    pub async fn telemetry(&self, options: &CallOptions<'_>, subject: &Generation) -> CallReport<Vec<Sample>> {
-        if !self.exports.contains("telemetry") {
-            return not_exported("telemetry");
-        }
-        let names = names_of(options, subject);
-        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Reading, names, move |store, instance| {
-            Box::pin(async move {
-                let plugin = crate::telemetry::Telemetry::new(&mut *store, instance)?;
-                let answer = plugin.holdfast_target_telemetry().call_read(store, &ctx, &subject).await?;
-                let sample = |sample: crate::telemetry::exports::holdfast::target::telemetry::Sample| Sample {
-                    name: sample.name,
-                    value: sample.value,
-                };
-                Ok(answer
-                    .map(|samples| samples.into_iter().map(sample).collect())
-                    .map_err(convert::fault))
-            })
-        })
-        .await
-    }
-
-    pub async fn explain(&self, options: &CallOptions<'_>, subject: &Generation) -> CallReport<Vec<Excerpt>> {
-        if !self.exports.contains("diagnosis") {
-            return not_exported("diagnosis");
-        }
-        let names = names_of(options, subject);
-        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Reading, names, move |store, instance| {
-            Box::pin(async move {
-                let plugin = crate::diagnosis::Diagnosis::new(&mut *store, instance)?;
-                let answer = plugin.holdfast_target_diagnosis().call_explain(store, &ctx, &subject).await?;
-                let excerpt = |excerpt: crate::diagnosis::exports::holdfast::target::diagnosis::Excerpt| Excerpt {
-                    instance: excerpt.instance,
-                    source: excerpt.source,
-                    text: excerpt.text,
-                };
-                Ok(answer
-                    .map(|excerpts| excerpts.into_iter().map(excerpt).collect())
-                    .map_err(convert::fault))
-            })
-        })
-        .await
-    }
-
     /// A fresh store and instance; `run` calls one export; whatever happens, it ends by the deadline.
     #[allow(clippy::disallowed_methods, reason = "a call's wall deadline is real time")]
-    async fn call<T>(
+    pub(crate) async fn call<T>(
         &self,
         options: &CallOptions<'_>,
         phase: Phase,
@@ -358,18 +392,25 @@ impl Plugin {
     ) -> CallReport<T> {
         let begun = Instant::now();
         let stderr = Stderr::default();
-        let mut wasi = WasiCtx::builder();
-        wasi.stdout(stderr.clone()).stderr(stderr.clone());
-        let mut guest = Guest::new(wasi.build(), self.limits.memory_bytes, begun + options.deadline);
+        let secrets = match Secrets::new(options.secrets) {
+            Ok(secrets) => secrets,
+            Err(message) => {
+                return CallReport {
+                    answer: Err(CallFailure::Failed {
+                        class: FailureClass::HostBug,
+                        message,
+                    }),
+                    sent: Vec::new(),
+                    elapsed: begun.elapsed(),
+                };
+            }
+        };
+        let mut store = self.store(&stderr, options.now_ms, options.deadline);
+        let guest = store.data_mut();
         guest.binding.clone_from(&options.binding);
         guest.phase = phase;
         guest.names = names;
-        guest.plugin.clone_from(&self.name);
-        guest.now_ms = options.now_ms;
-        let mut store = Store::new(self.pre.engine(), guest);
-        store.limiter(|guest| &mut guest.limits);
-        store.set_hostcall_fuel(self.limits.crossing_bytes);
-        store.data_mut().table.set_max_capacity(1_000);
+        guest.secrets = Arc::new(secrets);
         let mut ticks_left = (options.deadline.as_millis() / EPOCH_TICK.as_millis()) as u64 + 1;
         store.set_epoch_deadline(1);
         // Yielding at each tick lets the wall deadline fire while the guest only computes.
@@ -403,7 +444,7 @@ impl Plugin {
     }
 }
 
-fn names_of(options: &CallOptions<'_>, subject: &Generation) -> Names {
+pub(crate) fn names_of(options: &CallOptions<'_>, subject: &Generation) -> Names {
     Names {
         key: Some(subject.key.clone()),
         names: [subject.name.clone()].into(),
@@ -411,16 +452,39 @@ fn names_of(options: &CallOptions<'_>, subject: &Generation) -> Names {
     }
 }
 
-fn not_exported<T>(interface: &str) -> CallReport<T> {
-    let message = format!("it does not export {interface}");
-    CallReport {
-        answer: Err(CallFailure::Failed {
-            class: FailureClass::NotExported,
-            message,
-        }),
-        sent: Vec::new(),
-        elapsed: Duration::ZERO,
+/// What wasmtime says when more crosses at once than it may.
+const FUEL_TEXT: &str = "fuel allocated for hostcalls has been exhausted";
+
+/// What wasmtime says when there are more memories, tables or instances than there may be.
+const COUNT_TEXT: &str = "resource limit exceeded";
+
+/// The pages of an observation are too much together.
+#[derive(Debug, thiserror::Error)]
+#[error("all pages together are more than {OBSERVED_BYTES_MAX} bytes")]
+struct TooMuch;
+
+impl TooMuch {
+    fn into_error(self) -> wasmtime::Error {
+        wasmtime::Error::new(self)
     }
+}
+
+/// As JSON, which is about what it takes in memory.
+fn size_of_page(page: &Page) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Counting cannot fail, and a page has nothing that JSON has not.
+    let _ = serde_json::to_writer(&mut count, page);
+    count.0
 }
 
 fn classify(error: &wasmtime::Error, memory_refused: bool, stderr: &Stderr) -> CallFailure {
@@ -434,14 +498,17 @@ fn classify(error: &wasmtime::Error, memory_refused: bool, stderr: &Stderr) -> C
         .rev()
         .collect::<Vec<_>>()
         .join(" / ");
-    let text = format!("{error:#}");
+    // The rest of the chain is a backtrace without names.
+    let text = error.root_cause().to_string();
     let (class, message) = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => (FailureClass::CpuBudget, "it computed until its budget was used up".to_owned()),
         Some(Trap::StackOverflow) => (FailureClass::Stack, "it recursed too deep".to_owned()),
+        // Memories and tables, counted; private like the error below, and pinned likewise.
+        _ if text.contains(COUNT_TEXT) => (FailureClass::Memory, text),
         _ if memory_refused => (FailureClass::Memory, "it wanted more memory than its cap".to_owned()),
         _ if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() => (FailureClass::Exit, "it called exit".to_owned()),
-        // The error's type is private; a test pins its text.
-        _ if text.contains("fuel") => (
+        // The error's type is private; tests/hostile/limits.rs pins its text.
+        _ if text.contains(FUEL_TEXT) || error.is::<TooMuch>() => (
             FailureClass::OutputSize,
             "too many bytes crossed between it and the host".to_owned(),
         ),

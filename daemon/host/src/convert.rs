@@ -50,7 +50,16 @@ pub(crate) fn generation(generation: &core::Generation) -> wit::Generation {
                 body: file.body.clone(),
             })
             .collect(),
-        secrets: Vec::new(),
+        secrets: generation
+            .secrets
+            .iter()
+            .map(|secret| wit::Secret {
+                name: secret.name.clone(),
+                version: secret.version.clone(),
+                marker: secret.marker.clone(),
+                marker_base64: secret.marker_base64.clone(),
+            })
+            .collect(),
         stamps: generation
             .stamps
             .iter()
@@ -98,18 +107,18 @@ pub(crate) fn fault(fault: wit::Fault) -> core::Fault {
     core::Fault { class, message, fence }
 }
 
+pub(crate) fn problem(problem: wit::Problem) -> core::CheckProblem {
+    core::CheckProblem {
+        at: problem.at,
+        message: problem.message,
+        hint: problem.hint,
+    }
+}
+
 pub(crate) fn report(report: wit::Report) -> core::Report {
     let abilities = report.abilities;
     core::Report {
-        problems: report
-            .problems
-            .into_iter()
-            .map(|p| core::CheckProblem {
-                at: p.at,
-                message: p.message,
-                hint: p.hint,
-            })
-            .collect(),
+        problems: report.problems.into_iter().map(problem).collect(),
         abilities: core::Abilities {
             routing: match abilities.routing {
                 wit::Routing::Fixed => core::Routing::Fixed,

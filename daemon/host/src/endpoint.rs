@@ -2,6 +2,7 @@
 //! stay here; the guest names the alias and gets status, some headers and a capped body.
 
 use crate::policy::{Effect, Rule, path_problem};
+use crate::secrets::remove_credentials;
 use base64::Engine as _;
 use bytes::Bytes;
 use holdfast_core::ids::Digest;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 /// What the operator lets one plugin reach for the targets that a binding names.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +45,11 @@ pub struct EndpointConfig {
     /// PEM file of a private authority; none: the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// PEM files of a client certificate and its key. Known, so that it is not taken for a typing error; refused until they work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthConfig>,
     #[serde(default = "default_timeout_ms")]
@@ -104,6 +111,8 @@ pub enum BindingError {
     Certificates { alias: String, file: PathBuf },
     #[error("endpoint {alias}: TLS cannot be set up")]
     Tls { alias: String, source: rustls::Error },
+    #[error("endpoint {alias}: client_cert and client_key: a client certificate comes in step 4")]
+    ClientCertificate { alias: String },
     #[error("{0:?} is not a network as in 10.0.0.0/8")]
     Network(String),
 }
@@ -167,6 +176,9 @@ impl Binding {
 impl Alias {
     fn new(name: &str, config: &EndpointConfig) -> Result<Self, BindingError> {
         let alias = || name.to_owned();
+        if config.client_cert.is_some() || config.client_key.is_some() {
+            return Err(BindingError::ClientCertificate { alias: alias() });
+        }
         let (place, authority) = match (&config.url, &config.unix) {
             (Some(url), None) => {
                 let bad = || BindingError::Url {
@@ -219,24 +231,28 @@ impl Alias {
     }
 
     /// The Authorization header, and the texts that must never be seen in an answer.
-    fn credentials(&self) -> Result<(Option<String>, Vec<String>), SendFail> {
+    fn credentials(&self) -> Result<(Option<Zeroizing<String>>, Vec<Zeroizing<String>>), SendFail> {
         let read = |file: &PathBuf| {
-            let text = std::fs::read_to_string(file);
             // The path is the operator's business, not the plugin's.
-            text.map(|text| text.trim().to_owned())
-                .map_err(|_| SendFail::Denied("the endpoint's credential cannot be read by the host".into()))
+            let unreadable = || SendFail::Denied("the endpoint's credential cannot be read by the host".into());
+            let text = Zeroizing::new(std::fs::read_to_string(file).map_err(|_| unreadable())?);
+            match text.trim() {
+                "" => Err(SendFail::Denied("the endpoint's credential is empty".into())),
+                text => Ok(Zeroizing::new(text.to_owned())),
+            }
         };
         let Some(auth) = &self.auth else {
             return Ok((None, Vec::new()));
         };
         if let Some(file) = &auth.bearer_token_file {
             let token = read(file)?;
-            return Ok((Some(format!("Bearer {token}")), vec![token]));
+            return Ok((Some(Zeroizing::new(format!("Bearer {}", *token))), vec![token]));
         }
         if let Some(basic) = &auth.basic {
             let password = read(&basic.password_file)?;
-            let pair = base64::engine::general_purpose::STANDARD.encode(format!("{}:{password}", basic.username));
-            return Ok((Some(format!("Basic {pair}")), vec![password, pair]));
+            let pair = Zeroizing::new(format!("{}:{}", basic.username, *password));
+            let pair = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(&*pair));
+            return Ok((Some(Zeroizing::new(format!("Basic {}", *pair))), vec![password, pair]));
         }
         Ok((None, Vec::new()))
     }
@@ -249,9 +265,10 @@ impl Alias {
         headers: &[(String, String)],
         body: Vec<u8>,
         timeout: Duration,
+        answer_max_bytes: usize,
     ) -> Result<Exchange, SendFail> {
         debug_assert!(path_problem(path).is_none());
-        let (authorization, secrets) = self.credentials()?;
+        let (authorization, credentials) = self.credentials()?;
         let method =
             Method::from_bytes(method.as_bytes()).map_err(|_| SendFail::Denied(format!("{method:?} is no HTTP method")))?;
         let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
@@ -274,25 +291,33 @@ impl Alias {
         if request.uri().path_and_query().map(|sent| sent.as_str()) != Some(path) {
             return Err(SendFail::Denied("the path would not be sent byte for byte".into()));
         }
-        let begun = tokio::time::timeout(timeout, self.exchange(request)).await;
+        let begun = tokio::time::timeout(timeout, self.exchange(request, answer_max_bytes)).await;
         match begun {
-            Ok(Ok(exchange)) => Ok(scrub(exchange, &secrets)),
+            Ok(Ok(exchange)) => remove_credentials(exchange, &credentials).map_err(SendFail::Lost),
             Ok(Err(fail)) => Err(fail),
             // Whether it had been sent is unknown, and then it must be assumed.
             Err(_) => Err(SendFail::Lost(format!("no whole answer within {} ms", timeout.as_millis()))),
         }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Exchange, SendFail> {
+    async fn exchange(&self, request: Request<Full<Bytes>>, answer_max_bytes: usize) -> Result<Exchange, SendFail> {
         let unreachable = |error: std::io::Error| SendFail::Unreachable(error.to_string());
         match &self.place {
             Place::Tcp(address) => {
-                self.over(TcpStream::connect(address).await.map_err(unreachable)?, request)
-                    .await
+                self.over(
+                    TcpStream::connect(address).await.map_err(unreachable)?,
+                    request,
+                    answer_max_bytes,
+                )
+                .await
             }
             Place::Unix(path) => {
-                self.over(UnixStream::connect(path).await.map_err(unreachable)?, request)
-                    .await
+                self.over(
+                    UnixStream::connect(path).await.map_err(unreachable)?,
+                    request,
+                    answer_max_bytes,
+                )
+                .await
             }
             Place::Tls(address, name, config) => {
                 let stream = TcpStream::connect(address).await.map_err(unreachable)?;
@@ -300,7 +325,7 @@ impl Alias {
                     .connect(name.clone(), stream)
                     .await
                     .map_err(unreachable)?;
-                self.over(stream, request).await
+                self.over(stream, request, answer_max_bytes).await
             }
         }
     }
@@ -309,6 +334,7 @@ impl Alias {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         request: Request<Full<Bytes>>,
+        answer_max_bytes: usize,
     ) -> Result<Exchange, SendFail> {
         let handshake = hyper::client::conn::http1::Builder::new()
             .max_buf_size(64 << 10)
@@ -322,12 +348,11 @@ impl Alias {
                 .await
                 .map_err(|error| SendFail::Lost(error.to_string()))?;
             let (parts, body) = response.into_parts();
-            let body = match Limited::new(body, self.max_body_bytes).collect().await {
+            let body = match Limited::new(body, answer_max_bytes).collect().await {
                 Ok(body) => body.to_bytes().to_vec(),
                 Err(error) if error.is::<http_body_util::LengthLimitError>() => {
                     return Err(SendFail::TooLarge(format!(
-                        "the answer has more than {} bytes",
-                        self.max_body_bytes
+                        "the answer has more than {answer_max_bytes} bytes"
                     )));
                 }
                 Err(error) => return Err(SendFail::Lost(error.to_string())),
@@ -349,22 +374,6 @@ impl Alias {
         connection.abort();
         outcome
     }
-}
-
-/// Takes credentials out of an answer that echoes them.
-fn scrub(mut exchange: Exchange, secrets: &[String]) -> Exchange {
-    const MARK: &[u8] = b"[removed]";
-    for secret in secrets.iter().filter(|secret| secret.len() >= 4) {
-        let secret = secret.as_bytes();
-        while let Some(at) = exchange.body.windows(secret.len()).position(|window| window == secret) {
-            exchange.body.splice(at..at + secret.len(), MARK.iter().copied());
-        }
-        let text = String::from_utf8_lossy(secret);
-        for (_, value) in &mut exchange.headers {
-            *value = value.replace(text.as_ref(), "[removed]");
-        }
-    }
-    exchange
 }
 
 fn tls(alias: &str, config: &EndpointConfig) -> Result<Arc<rustls::ClientConfig>, BindingError> {

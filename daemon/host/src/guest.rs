@@ -3,6 +3,7 @@
 use crate::bindings::holdfast::target::{clock, endpoint, log, types};
 use crate::endpoint::{Binding, SendFail};
 use crate::policy::{Names, Phase, granted, path_problem, request_header_allowed};
+use crate::secrets::Secrets;
 use holdfast_core::target::Sent;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -13,11 +14,15 @@ use tokio::io::AsyncWrite;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 const LATER: &str = "comes in step 4";
 const REQUESTS_PER_CALL: usize = 64;
+/// Bodies and headers of all requests and answers of a call.
 const BYTES_PER_CALL: usize = 64 << 20;
+const HEADERS_BYTES: usize = 16 << 10;
+/// What a guest made up is quoted in messages up to here.
+const QUOTED_CHARS: usize = 80;
 const LOG_LINES_PER_CALL: u32 = 200;
 const LOG_LINE_BYTES: usize = 2_000;
 const STDERR_KEPT_BYTES: usize = 16 << 10;
@@ -30,6 +35,7 @@ pub(crate) struct Guest {
     pub binding: Option<Arc<Binding>>,
     pub phase: Phase,
     pub names: Names,
+    pub secrets: Arc<Secrets>,
     pub plugin: String,
     pub sent: Vec<Sent>,
     pub bytes_left: usize,
@@ -51,6 +57,7 @@ impl Guest {
             binding: None,
             phase: Phase::Pure,
             names: Names::default(),
+            secrets: Arc::default(),
             plugin: String::new(),
             sent: Vec::new(),
             bytes_left: BYTES_PER_CALL,
@@ -147,13 +154,21 @@ impl Guest {
         }
         let binding = self.binding.clone();
         let Some(alias_config) = binding.as_ref().and_then(|binding| binding.aliases.get(alias)) else {
-            return denied(format!("the operator grants no endpoint named {alias:?}"));
+            return denied(format!("the operator grants no endpoint named {:?}", quoted(alias)));
         };
         if let Some(problem) = path_problem(&request.path) {
             return denied(format!("the path is refused: {problem}"));
         }
         if let Some(header) = request.headers.iter().find(|header| !request_header_allowed(&header.name)) {
-            return denied(format!("header {:?} is not a plugin's to set", header.name));
+            return denied(format!("header {:?} is not a plugin's to set", quoted(&header.name)));
+        }
+        let header_bytes: usize = request
+            .headers
+            .iter()
+            .map(|header| header.name.len() + header.value.len())
+            .sum();
+        if header_bytes > HEADERS_BYTES {
+            return denied(format!("the headers have more than {HEADERS_BYTES} bytes"));
         }
         let body = match request.body {
             endpoint::Content::Empty => Vec::new(),
@@ -171,13 +186,24 @@ impl Guest {
         ) {
             return denied(format!(
                 "no rule of endpoint {alias} grants {} {} here",
-                request.method, request.path
+                quoted(&request.method),
+                request.path
             ));
         }
         if self.sent.len() >= REQUESTS_PER_CALL {
             return denied(format!("more than {REQUESTS_PER_CALL} requests in one call"));
         }
-        let Some(left) = self.bytes_left.checked_sub(body.len()) else {
+        // Only now, when everything is granted: what the rules looked at holds no secret.
+        let secrets = self.secrets.clone();
+        let body = match secrets.fill(body, self.bytes_left) {
+            Ok(body) => body,
+            Err(fail) => return Err(fail.into()),
+        };
+        let Some(left) = self
+            .bytes_left
+            .checked_sub(body.len() + header_bytes)
+            .filter(|left| *left > 0)
+        else {
             return denied(format!("more than {BYTES_PER_CALL} bytes moved in one call"));
         };
         self.bytes_left = left;
@@ -191,28 +217,58 @@ impl Guest {
             .map(|header| (header.name, header.value))
             .collect();
         let timeout = asked.min(self.remaining());
-        match alias_config
-            .send(&request.method, &request.path, &headers, body, timeout)
-            .await
-        {
-            Ok(exchange) => {
-                self.bytes_left = self.bytes_left.saturating_sub(exchange.body.len());
-                let headers = exchange
-                    .headers
-                    .into_iter()
-                    .map(|(name, value)| endpoint::Header { name, value })
-                    .collect();
-                Ok(endpoint::Response {
-                    status: exchange.status.into(),
-                    headers,
-                    body: exchange.body,
-                })
-            }
-            Err(SendFail::Denied(message)) => denied(message),
-            Err(SendFail::Unreachable(message)) => Err(endpoint::Fail::Unreachable(message)),
-            Err(SendFail::Lost(message)) => Err(endpoint::Fail::Lost(message)),
-            Err(SendFail::TooLarge(message)) => Err(endpoint::Fail::TooLarge(message)),
+        let answer_max_bytes = alias_config.max_body_bytes.min(self.bytes_left);
+        let exchange = alias_config
+            .send(&request.method, &request.path, &headers, body, timeout, answer_max_bytes)
+            .await?;
+        let exchange = secrets.take_out(exchange);
+        self.bytes_left = self.bytes_left.saturating_sub(exchange.body.len());
+        let headers = exchange
+            .headers
+            .into_iter()
+            .map(|(name, value)| endpoint::Header { name, value })
+            .collect();
+        Ok(endpoint::Response {
+            status: exchange.status.into(),
+            headers,
+            body: exchange.body,
+        })
+    }
+}
+
+fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED_CHARS).collect()
+}
+
+impl From<SendFail> for endpoint::Fail {
+    fn from(fail: SendFail) -> Self {
+        match fail {
+            SendFail::Denied(message) => endpoint::Fail::Denied(message),
+            SendFail::Unreachable(message) => endpoint::Fail::Unreachable(message),
+            SendFail::Lost(message) => endpoint::Fail::Lost(message),
+            SendFail::TooLarge(message) => endpoint::Fail::TooLarge(message),
         }
+    }
+}
+
+/// WASI's clocks stand still: a guest has the `clock` interface, and what it does with it can be replayed.
+pub(crate) struct FixedClock(pub u64);
+
+impl HostWallClock for FixedClock {
+    fn resolution(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+}
+
+impl HostMonotonicClock for FixedClock {
+    fn resolution(&self) -> u64 {
+        1_000_000
+    }
+    fn now(&self) -> u64 {
+        self.0
     }
 }
 

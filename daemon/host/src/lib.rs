@@ -8,15 +8,18 @@ mod call;
 mod convert;
 mod endpoint;
 mod guest;
+mod optional;
 mod outcome;
 mod policy;
 mod probe;
+mod secrets;
 
 pub use call::{CallOptions, Limits, Plugin, PluginHost};
 pub use endpoint::{AuthConfig, Binding, BindingConfig, BindingError, EndpointConfig, RuleConfig};
 pub use outcome::{CallFailure, CallReport, FailureClass, LoadError};
 pub use policy::{Effect, Phase};
 pub use probe::{Network, ProbeOutcome, probe_http};
+pub use secrets::SecretValue;
 
 mod bindings {
     //! The required part of a plugin's world.
@@ -45,6 +48,39 @@ mod diagnosis {
         path: "../../sdk/wit/since-0.1",
         inline: "package holdfast:host; world diagnosis { export holdfast:target/diagnosis@0.1.0; }",
         world: "holdfast:host/diagnosis",
+        exports: { default: async },
+        with: { "holdfast:target/types@0.1.0": crate::bindings::holdfast::target::types },
+    });
+}
+
+mod jobs {
+    //! An optional interface: called only where it is exported.
+    wasmtime::component::bindgen!({
+        path: "../../sdk/wit/since-0.1",
+        inline: "package holdfast:host; world jobs { export holdfast:target/jobs@0.1.0; }",
+        world: "holdfast:host/jobs",
+        exports: { default: async },
+        with: { "holdfast:target/types@0.1.0": crate::bindings::holdfast::target::types },
+    });
+}
+
+mod preview {
+    //! An optional interface: called only where it is exported.
+    wasmtime::component::bindgen!({
+        path: "../../sdk/wit/since-0.1",
+        inline: "package holdfast:host; world preview { export holdfast:target/preview@0.1.0; }",
+        world: "holdfast:host/preview",
+        exports: { default: async },
+        with: { "holdfast:target/types@0.1.0": crate::bindings::holdfast::target::types },
+    });
+}
+
+mod capacity {
+    //! An optional interface: called only where it is exported.
+    wasmtime::component::bindgen!({
+        path: "../../sdk/wit/since-0.1",
+        inline: "package holdfast:host; world capacity { export holdfast:target/capacity@0.1.0; }",
+        world: "holdfast:host/capacity",
         exports: { default: async },
         with: { "holdfast:target/types@0.1.0": crate::bindings::holdfast::target::types },
     });

@@ -49,7 +49,8 @@ pub enum CallFailure {
 }
 
 impl CallFailure {
-    /// What the planners see. A plugin that failed is `internal`; a deadline leaves the effect unknown.
+    /// What the planners see. A plugin that failed is `internal`; a deadline leaves the effect unknown; what it does not
+    /// export is `absent`.
     pub fn into_fault(self) -> Fault {
         match self {
             CallFailure::Fault(fault) => fault,
@@ -59,6 +60,14 @@ impl CallFailure {
             } => Fault {
                 class: FaultClass::Deadline,
                 message,
+                fence: None,
+            },
+            CallFailure::Failed {
+                class: FailureClass::NotExported,
+                message,
+            } => Fault {
+                class: FaultClass::Absent,
+                message: format!("the plugin cannot be asked: {message}"),
                 fence: None,
             },
             CallFailure::Failed { class, message } => Fault {
@@ -88,6 +97,8 @@ pub enum LoadError {
     World { name: String, message: String },
     #[error("plugin {name} imports {import}, which no plugin gets")]
     Import { name: String, import: String },
+    #[error("plugin {name} does not start: {message}")]
+    Start { name: String, message: String },
     #[error("the WebAssembly engine cannot be started: {0}")]
     Engine(String),
 }

@@ -13,26 +13,24 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Where help shows the options of `Why`.
-const EVERY: &str = "For every command";
-
 /// What every command says beside itself.
 #[derive(clap::Args)]
+#[command(next_help_heading = "For every command")]
 pub struct Why {
     /// Why, for the ledger
-    #[arg(help_heading = EVERY, long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     /// Repeating a command with the same key does nothing; default: a new one
-    #[arg(help_heading = EVERY, long)]
+    #[arg(long)]
     key: Option<String>,
     /// Only if the workload is at this rollout, as in `status --json`
-    #[arg(help_heading = EVERY, long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ")]
     if_rollout: Option<u64>,
     /// Only if the workload is at this release
-    #[arg(help_heading = EVERY, long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX")]
     if_release: Option<String>,
     /// Only if every unit in progress is at this weight, as in 25%
-    #[arg(help_heading = EVERY, long, value_name = "PERCENT", value_parser = percentage)]
+    #[arg(long, value_name = "PERCENT", value_parser = percentage)]
     if_step: Option<u32>,
 }
 
@@ -225,21 +223,8 @@ fn command(
 }
 
 pub fn accept_rewrite(config: &Path, args: &AcceptArgs, out: &Out) -> Result<ExitCode, CliError> {
-    let operator = operator::load(config)?;
-    let commit = &args.commit;
-    let done = command(
-        config,
-        None,
-        None,
-        Wish::AcceptRewrite { commit: commit.clone() },
-        &args.why,
-        out,
-    )?;
-    // The command is in the ledger; now the Git side may take the tip.
-    let file = operator.data.join("accepted-rewrite");
-    std::fs::write(&file, commit).map_err(|source| CliError::io(format!("{} cannot be written", file.display()), source))?;
-    ask(&operator.socket(), &Ask::Sync)?;
-    Ok(done)
+    let commit = args.commit.clone();
+    command(config, None, None, Wish::AcceptRewrite { commit }, &args.why, out)
 }
 
 pub fn quarantine(config: &Path, command_: &QuarantineCommand, out: &Out) -> Result<ExitCode, CliError> {

@@ -5,6 +5,7 @@ mod commands;
 mod commit;
 mod draw;
 mod error;
+mod explain;
 mod help;
 mod ledger;
 mod manifests;
@@ -109,6 +110,11 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Print the JSON Schema of manifests, for editors
     Schema,
+    /// Say what a field of a manifest is: its type, default, meaning, and an example
+    Explain {
+        /// KIND[.FIELD...], as in Workload.placement.waves
+        path: String,
+    },
     /// Print a shell's completions
     Completions {
         /// Shell that they are for
@@ -183,6 +189,7 @@ fn dispatch(cli: Cli, out: &show::Out) -> Result<ExitCode, CliError> {
             out.json(&holdfast_core::manifest::schema());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Explain { path } => explain::explain(path, out),
         Command::Completions { shell } => help::completions(*shell, out),
         Command::Man(args) => help::man(args, out),
         Command::EdgeNode(args) => run::edge_node(args),

@@ -1,7 +1,7 @@
 //! `run` and `edge-node`: the programs that stay.
 
 use super::error::CliError;
-use holdfast_edge_node::EdgeNodeConfig;
+use holdfast_edge_node::{EdgeNodeConfig, TlsFiles};
 use holdfast_registry::{Registries, RegistryConfig};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -40,8 +40,17 @@ pub struct EdgeNodeArgs {
     #[arg(long, default_value = "127.0.0.1:7601")]
     api: SocketAddr,
     /// File with the management API's bearer token
-    #[arg(long)]
-    token_file: PathBuf,
+    #[arg(long, required_unless_present = "client_ca")]
+    token_file: Option<PathBuf>,
+    /// PEM file with the management API's certificate; without it, it is plain HTTP
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with the key of --tls-cert
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// PEM file of an authority: clients with a certificate of it need no token
+    #[arg(long, requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
     /// Where the site serves
     #[arg(long, default_value = "127.0.0.1:7600")]
     listen: SocketAddr,
@@ -54,6 +63,9 @@ pub struct EdgeNodeArgs {
     /// Largest bundle
     #[arg(long, default_value_t = 256)]
     bundle_max_mib: u64,
+    /// How many generations may run at once; without it, as many as are asked for
+    #[arg(long)]
+    max_instances: Option<u32>,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -120,9 +132,15 @@ pub fn edge_node(args: &EdgeNodeArgs) -> Result<ExitCode, CliError> {
         dir: args.dir.clone(),
         api: args.api,
         token_file: args.token_file.clone(),
+        tls: args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| TlsFiles {
+            cert,
+            key,
+            client_ca: args.client_ca.clone(),
+        }),
         listen: args.listen,
         instance_ip: args.instance_ip,
         bundle_max_bytes: args.bundle_max_mib << 20,
+        max_instances: args.max_instances,
     };
     runtime()?.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};

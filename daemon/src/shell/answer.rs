@@ -5,6 +5,7 @@ use crate::api::FindBy;
 use holdfast_core::engine::Input;
 use holdfast_core::entry::{AttemptOutcome, Body};
 use holdfast_core::ids::Digest;
+use holdfast_core::state::State;
 use holdfast_core::target::PlatformImage;
 use holdfast_core::view::{CauseView, StatusView, last_log_lines};
 use holdfast_ledger::index::{By, Filter, Indexer};
@@ -41,11 +42,26 @@ pub(crate) fn accepted(images: &[PlatformImage]) -> BTreeSet<Digest> {
     all.filter_map(|digest| digest.parse().ok()).collect()
 }
 
-pub(super) fn load_images(world: &World, blob: Digest) {
+/// The digests of the artifacts whose images this blob lists: a target may name the index, which the blob does not.
+fn indexes(state: &State, blob: &Digest) -> BTreeSet<Digest> {
+    let workloads = || state.workloads.values();
+    let pins = workloads().flat_map(|workload| workload.pins.values());
+    let pinned = pins.filter(|pin| pin.images.as_ref() == Some(blob)).map(|pin| &pin.digest);
+    let releases = workloads().flat_map(|workload| workload.releases.values());
+    let released = releases.flat_map(|release| {
+        let named = release.images.iter().filter(|(_, images)| *images == blob);
+        named.filter_map(|(name, _)| release.artifacts.get(name))
+    });
+    pinned.chain(released).cloned().collect()
+}
+
+pub(super) fn load_images(world: &World, state: &State, blob: Digest) {
     let world = world.clone();
+    let indexes = indexes(state, &blob);
     tokio::task::spawn_blocking(move || match world.blobs.images(&blob) {
         Ok(images) => {
-            let accepted = accepted(&images);
+            let mut accepted = accepted(&images);
+            accepted.extend(indexes);
             let _ = world.events.send(Event::Input(Input::Images { blob, accepted }));
         }
         Err(message) => tracing::error!(blob = blob.as_str(), message, "the digests of a pin cannot be loaded"),
@@ -138,4 +154,43 @@ fn last_words(index: &Indexer, reader: &Reader, deploy: &str) -> Option<Vec<Stri
         Body::Verdict(verdict) if verdict.about == "diagnosis" => Some(last_log_lines(verdict)),
         _ => None,
     })
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_core::ids::{ReleaseId, WorkloadId};
+    use holdfast_core::state::{PinState, ReleaseState};
+
+    #[test]
+    fn an_artifact_may_be_named_by_its_index_after_a_restart_too() {
+        let (blob, other_blob) = (Digest::of(b"images"), Digest::of(b"other images"));
+        let pin = |digest: &[u8], images: &Digest| PinState {
+            digest: Digest::of(digest),
+            seq: 1,
+            images: Some(images.clone()),
+            source: "r.example.com/a".into(),
+            moved_to: None,
+        };
+        let mut state = State::default();
+        let workload = state
+            .workloads
+            .entry(WorkloadId::try_from("main/a".to_owned()).unwrap())
+            .or_default();
+        workload.pins.insert("r.example.com/a:1".into(), pin(b"pinned", &blob));
+        workload.pins.insert("r.example.com/b:1".into(), pin(b"another", &other_blob));
+        let release = ReleaseState {
+            artifacts: [
+                ("main".to_owned(), Digest::of(b"released")),
+                ("side".to_owned(), Digest::of(b"another")),
+            ]
+            .into(),
+            sources: Default::default(),
+            images: [("main".to_owned(), blob.clone()), ("side".to_owned(), other_blob)].into(),
+        };
+        workload.releases.insert(ReleaseId::of(b"release"), release);
+        let expected = BTreeSet::from([Digest::of(b"pinned"), Digest::of(b"released")]);
+        assert_eq!(indexes(&state, &blob), expected);
+    }
 }

@@ -1,7 +1,8 @@
 //! The management API: JSON over HTTP/1.1 behind a bearer token. See `API.md`.
 
+use crate::jobs::{JobRequest, Wanted};
 use crate::record::{Generation, Template};
-use crate::server::{Handler, Stop};
+use crate::server::{Handler, KnownClient, Stop};
 use crate::site::{Done, Live, Refused, Site, Status, Writer, fingerprint, lock};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -37,6 +38,24 @@ struct LaunchBody {
     size: u32,
 }
 
+/// A job is of a generation that need not be there: it may have to run first.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobBody {
+    owner: String,
+    fence: u64,
+    deploy_id: String,
+    workload: String,
+    name: String,
+    release_id: String,
+    artifact: String,
+    source: String,
+    digest: String,
+    #[serde(default)]
+    template: Template,
+    job: JobRequest,
+}
+
 #[derive(Deserialize)]
 struct SizeBody {
     #[serde(flatten)]
@@ -59,16 +78,17 @@ struct RetireBody {
     last: bool,
 }
 
-pub fn handler(site: Arc<Site>, token: String) -> Handler {
+/// `token`: what a client without a certificate must have; none: only certificates open the door.
+pub fn handler(site: Arc<Site>, token: Option<String>) -> Handler {
     // Generations outlive the request that launched them, and end with the node.
     let stop = Stop::default();
     Arc::new(move |request: Request<Bytes>| {
         let (site, token, stop) = (site.clone(), token.clone(), stop.clone());
-        Box::pin(async move { handle(&site, &token, &stop, request).await })
+        Box::pin(async move { handle(&site, token.as_deref(), &stop, request).await })
     })
 }
 
-async fn handle(site: &Arc<Site>, token: &str, stop: &Stop, request: Request<Bytes>) -> Answer {
+async fn handle(site: &Arc<Site>, token: Option<&str>, stop: &Stop, request: Request<Bytes>) -> Answer {
     let path = request.uri().path().to_owned();
     if path == "/healthz" {
         return json_answer(StatusCode::OK, &json!({ "ok": true }));
@@ -78,12 +98,18 @@ async fn handle(site: &Arc<Site>, token: &str, stop: &Stop, request: Request<Byt
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "));
-    if !given.is_some_and(|given| same(given.as_bytes(), token.as_bytes())) {
-        return error(StatusCode::UNAUTHORIZED, "denied", "a bearer token is needed");
+    let has_token = matches!((given, token), (Some(given), Some(token)) if same(given.as_bytes(), token.as_bytes()));
+    if !has_token && request.extensions().get::<KnownClient>().is_none() {
+        let needed = match token {
+            Some(_) => "a bearer token is needed",
+            None => "a client certificate is needed",
+        };
+        return error(StatusCode::UNAUTHORIZED, "denied", needed);
     }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match (request.method(), parts.as_slice()) {
         (&Method::GET, ["v1", "site"]) => json_answer(StatusCode::OK, &site_view(site)),
+        (&Method::GET, ["v1", "room"]) => json_answer(StatusCode::OK, &json!({ "instances": site.room() })),
         (&Method::GET, ["metrics"]) => text_answer(metrics(site)),
         (_, ["v1", "workloads", key, "route"]) if is_key(key) => match (request.method(), body::<RouteBody>(&request)) {
             (&Method::PUT, Ok(route)) => outcome(site.set_route(key, &route.writer, route.shares)),
@@ -120,6 +146,7 @@ async fn generation(site: &Arc<Site>, stop: &Stop, key: &str, number: u32, rest:
                     drain_ms: launch.drain_ms,
                     size: launch.size.min(1),
                     port: 0,
+                    blobs: Vec::new(),
                 };
                 outcome(site.launch(key, number, &writer, &launch.workload, wanted, stop).await)
             }
@@ -127,6 +154,10 @@ async fn generation(site: &Arc<Site>, stop: &Stop, key: &str, number: u32, rest:
         },
         (&Method::PUT, ["size"]) => match body::<SizeBody>(request) {
             Ok(size) => outcome(site.size(key, number, &size.writer, size.size, stop).await),
+            Err(answer) => *answer,
+        },
+        (&Method::PUT, ["jobs", job]) if is_key(job) => match body::<JobBody>(request) {
+            Ok(body) => outcome(run_job(site, key, number, job, body)),
             Err(answer) => *answer,
         },
         (&Method::DELETE, []) => match body::<RetireBody>(request) {
@@ -137,18 +168,61 @@ async fn generation(site: &Arc<Site>, stop: &Stop, key: &str, number: u32, rest:
             Some(live) => json_answer(StatusCode::OK, &telemetry(&live)),
             None => error(StatusCode::NOT_FOUND, "absent", "no such generation"),
         },
-        (&Method::GET, ["diagnosis"]) => match site.live(key, number) {
-            Some(live) => {
-                let (_, reason, message) = phase(&live);
-                json_answer(
-                    StatusCode::OK,
-                    &json!({ "reason": reason, "message": message, "output": live.output.text() }),
-                )
-            }
-            None => error(StatusCode::NOT_FOUND, "absent", "no such generation"),
-        },
+        (&Method::GET, ["diagnosis"]) => diagnosis(site, key, number),
         _ => method_not_allowed(),
     }
+}
+
+fn run_job(site: &Arc<Site>, key: &str, number: u32, job: &str, body: JobBody) -> Result<Done, Refused> {
+    let writer = Writer {
+        owner: body.owner,
+        fence: body.fence,
+        deploy_id: body.deploy_id.clone(),
+    };
+    let generation = Generation {
+        name: body.name,
+        release_id: body.release_id,
+        fence: body.fence,
+        deploy_id: body.deploy_id,
+        artifact: body.artifact,
+        source: body.source,
+        digest: body.digest,
+        template: body.template,
+        stamps: BTreeMap::new(),
+        drain_ms: 0,
+        size: 0,
+        port: 0,
+        blobs: Vec::new(),
+    };
+    let wanted = Wanted {
+        number,
+        workload: body.workload,
+        job: job.to_owned(),
+        request: body.job,
+        generation,
+    };
+    site.run_job(key, &writer, wanted)
+}
+
+/// Of the generation, and of its jobs, which may be there alone.
+fn diagnosis(site: &Site, key: &str, number: u32) -> Answer {
+    let live = site.live(key, number);
+    let jobs: Vec<Value> = site
+        .jobs_of(key, number)
+        .into_iter()
+        .map(|(name, state, outcome)| {
+            json!({ "name": name, "state": state, "message": outcome.message, "output": outcome.output })
+        })
+        .collect();
+    if live.is_none() && jobs.is_empty() {
+        return error(StatusCode::NOT_FOUND, "absent", "no such generation");
+    }
+    let (_, reason, message) = live.as_deref().map_or(("", "", String::new()), phase);
+    let output = live.map(|live| live.output.text()).unwrap_or_default();
+    json_answer(
+        StatusCode::OK,
+        &json!({ "reason": reason, "message": message, "output": output, "jobs": jobs }),
+    )
 }
 
 /// Compares in a time that does not tell where the difference is.
@@ -180,6 +254,8 @@ fn outcome(result: Result<Done, Refused>) -> Answer {
         Err(Refused::Absent(message)) => error(StatusCode::NOT_FOUND, "absent", &message),
         Err(Refused::Invalid(message)) => error(StatusCode::BAD_REQUEST, "invalid", &message),
         Err(Refused::Exhausted(message)) => error(StatusCode::INSUFFICIENT_STORAGE, "exhausted", &message),
+        Err(Refused::Failed(message)) => error(StatusCode::UNPROCESSABLE_ENTITY, "failed", &message),
+        Err(Refused::Unavailable(message)) => error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message),
         Err(Refused::Internal(message)) => error(StatusCode::INTERNAL_SERVER_ERROR, "internal", &message),
     }
 }
@@ -223,6 +299,7 @@ fn phase(live: &Live) -> (&'static str, &'static str, String) {
 
 fn site_view(site: &Site) -> Value {
     let record = site.record();
+    // Jobs move their workload's fence too.
     let high_fence = record.workloads.values().map(|workload| workload.fence).max().unwrap_or(0);
     let workloads: Vec<Value> = record
         .workloads
@@ -235,7 +312,7 @@ fn site_view(site: &Site) -> Value {
                 .collect();
             json!({
                 "key": key, "workload": workload.workload, "fence": workload.fence, "route_fence": workload.route_fence,
-                "shares": workload.shares, "generations": generations,
+                "shares": workload.shares, "generations": generations, "jobs": workload.jobs.keys().collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -247,17 +324,19 @@ fn generation_view(site: &Site, key: &str, number: u32, generation: &Generation)
     let (phase, reason, message) = live.as_deref().map_or(("starting", "resuming", String::new()), phase);
     let digests = live.as_ref().map_or(Vec::new(), |live| match &*lock(&live.status) {
         Status::Ready(loaded) => loaded.digests.clone(),
+        // Not running, but here: it can come back without a registry.
+        Status::Parked if site.store.holds(&generation.blobs) => generation.blobs.clone(),
         _ => Vec::new(),
     });
     let address = live
         .as_ref()
-        .and_then(|live| *lock(&live.address))
+        .and_then(|live| live.address())
         .map(|address| address.to_string());
     json!({
         "number": number, "name": generation.name, "release_id": generation.release_id, "fence": generation.fence,
         "deploy_id": generation.deploy_id, "artifact": generation.artifact, "digest": generation.digest, "digests": digests,
         "phase": phase, "reason": reason, "message": message, "size": generation.size, "address": address,
-        "fingerprint": fingerprint(generation), "stamps": generation.stamps,
+        "fingerprint": fingerprint(generation), "stamps": generation.stamps, "template": generation.template,
     })
 }
 

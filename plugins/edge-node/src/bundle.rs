@@ -167,6 +167,12 @@ impl Store {
         Ok(bytes)
     }
 
+    /// Whether all of it is on the site's disk; it is verified when it is loaded.
+    pub fn holds(&self, digests: &[String]) -> bool {
+        let there = |digest: &String| digest.strip_prefix("sha256:").is_some_and(|hex| self.dir.join(hex).is_file());
+        !digests.is_empty() && digests.iter().all(there)
+    }
+
     /// Removes what no generation needs.
     pub fn keep_only(&self, digests: &std::collections::BTreeSet<String>) {
         for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalLine {
     pub fence: u64,
-    /// launch, size, route or retire.
+    /// launch, size, route, retire, job (it starts), job-done or job-failed (it ended).
     pub verb: String,
     pub workload: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -19,6 +19,9 @@ pub struct JournalLine {
     pub deploy_id: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub shares: BTreeMap<u32, u32>,
+    /// Name of the job, with that of its generation before it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub job: Option<String>,
 }
 
 pub struct Journal {
@@ -61,6 +64,11 @@ impl Journal {
         if self.written.get(&line.workload).is_some_and(|fence| *fence >= line.fence) {
             return Ok(());
         }
+        self.append(line)
+    }
+
+    /// A line that is no repeat, whatever its fence.
+    pub fn append(&mut self, line: &JournalLine) -> Result<(), EdgeNodeError> {
         let at = |source| EdgeNodeError::File {
             path: self.path.clone(),
             source,
@@ -69,7 +77,8 @@ impl Journal {
         bytes.push(b'\n');
         self.file.write_all(&bytes).map_err(at)?;
         self.file.sync_data().map_err(at)?;
-        self.written.insert(line.workload.clone(), line.fence);
+        let fence = self.written.entry(line.workload.clone()).or_default();
+        *fence = (*fence).max(line.fence);
         Ok(())
     }
 }

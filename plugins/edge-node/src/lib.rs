@@ -8,16 +8,19 @@ mod api;
 mod bundle;
 mod component;
 mod files;
+mod jobs;
 mod journal;
 mod output;
 mod record;
 mod server;
 mod site;
+mod tls;
 mod traffic;
 
 pub use bundle::{ArtifactSource, FetchError};
 pub use journal::JournalLine;
-pub use record::{Generation, SiteRecord, WorkloadRecord};
+pub use record::{Generation, Job, Outcome, SiteRecord, WorkloadRecord};
+pub use tls::TlsFiles;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -30,13 +33,17 @@ pub struct EdgeNodeConfig {
     pub dir: PathBuf,
     /// Where the management API listens.
     pub api: SocketAddr,
-    /// Bearer token of the management API, in a file.
-    pub token_file: PathBuf,
+    /// Bearer token of the management API, in a file. None: only client certificates open it.
+    pub token_file: Option<PathBuf>,
+    /// How the management API shows who it is; none: plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// Where the site serves its workloads.
     pub listen: SocketAddr,
     /// Each generation gets a port of its own on this address.
     pub instance_ip: IpAddr,
     pub bundle_max_bytes: u64,
+    /// How many generations may run at once on the site; none: no limit, and nothing to tell room by.
+    pub max_instances: Option<u32>,
 }
 
 /// Where the node came to listen; also in `DIR/addresses.json`.
@@ -56,6 +63,12 @@ pub enum EdgeNodeError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("the token file {} holds no token", .0.display())]
     NoToken(PathBuf),
+    #[error("nobody could use the management API: give a token file, or an authority for client certificates")]
+    NoClients,
+    #[error("{} holds no PEM {what}", path.display())]
+    Pem { path: PathBuf, what: &'static str },
+    #[error("TLS of the management API cannot be set up with {}", path.display())]
+    Tls { path: PathBuf, source: rustls::Error },
     #[error("the WebAssembly engine cannot be started: {0}")]
     Engine(String),
 }
@@ -66,7 +79,12 @@ pub async fn run(
     source: Arc<dyn ArtifactSource>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), EdgeNodeError> {
-    let token = read_token(&config.token_file)?;
+    let token = config.token_file.as_ref().map(read_token).transpose()?;
+    let client_authority = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if token.is_none() && !client_authority {
+        return Err(EdgeNodeError::NoClients);
+    }
+    let tls = config.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
     let site = site::Site::open(&config, source)?;
     let api = server::bind(config.api).await?;
     let front = server::bind(config.listen).await?;
@@ -81,8 +99,8 @@ pub async fn run(
     tracing::info!(api = %addresses.api, listen = %addresses.listen, "edge node listens");
     let stop = server::Stop::default();
     site.resume(&stop).await;
-    let api = tokio::spawn(server::serve(api, stop.clone(), api::handler(site.clone(), token)));
-    let front = tokio::spawn(server::serve(front, stop.clone(), traffic::front_handler(site.clone())));
+    let api = tokio::spawn(server::serve(api, tls, stop.clone(), api::handler(site.clone(), token)));
+    let front = tokio::spawn(server::serve(front, None, stop.clone(), traffic::front_handler(site.clone())));
     tokio::pin!(shutdown);
     shutdown.await;
     stop.stop();

@@ -25,6 +25,29 @@ pub struct WorkloadRecord {
     /// Generation to share in 1/10000; empty: off line.
     pub shares: BTreeMap<u32, u32>,
     pub generations: BTreeMap<u32, Generation>,
+    /// By the generation's name and the job's, as in `shop-g2-migrate`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<String, Job>,
+}
+
+/// A job that was started: written before it runs, so that it never runs twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    pub generation: u32,
+    pub release_id: String,
+    pub fence: u64,
+    pub deploy_id: String,
+    /// None: it runs, or it was lost with the process that ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub ok: bool,
+    pub message: String,
+    /// The last of what it printed and answered.
+    pub output: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +71,9 @@ pub struct Generation {
     /// The port of its own, kept over restarts when it is free.
     #[serde(default)]
     pub port: u16,
+    /// Digests of all that makes the bundle, once it was loaded: kept on disk while the generation is, parked or not.
+    #[serde(default)]
+    pub blobs: Vec<String>,
 }
 
 /// The template's dialect. Everything has a default and a limit.

@@ -13,11 +13,14 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
 const REQUEST_MAX_BYTES: usize = 4 << 20;
 const CONNECTIONS_MAX: usize = 4_096;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(10);
@@ -80,7 +83,11 @@ pub fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, 
         .map_err(|source| EdgeNodeError::Listen { address, source })
 }
 
-pub async fn serve(listener: TcpListener, stop: Stop, handler: Handler) {
+/// Among a request's extensions: its connection showed a certificate of the authority that clients must have.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownClient;
+
+pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, stop: Stop, handler: Handler) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
     loop {
@@ -96,16 +103,17 @@ pub async fn serve(listener: TcpListener, stop: Stop, handler: Handler) {
         let Ok(slot) = slots.clone().try_acquire_owned() else {
             continue;
         };
-        let handler = handler.clone();
-        let service = service_fn(move |request| one(handler.clone(), request));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
+        let (handler, watcher, tls) = (handler.clone(), graceful.watcher(), tls.clone());
         tokio::spawn(async move {
-            // A client that went away is no event.
-            let _ = connection.await;
+            match tls {
+                None => connection(stream, watcher, handler, false).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                        let known = stream.get_ref().1.peer_certificates().is_some();
+                        connection(stream, watcher, handler, known).await;
+                    }
+                }
+            }
             drop(slot);
         });
     }
@@ -113,8 +121,26 @@ pub async fn serve(listener: TcpListener, stop: Stop, handler: Handler) {
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
 }
 
-async fn one(handler: Handler, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (parts, body) = request.into_parts();
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    watcher: hyper_util::server::graceful::Watcher,
+    handler: Handler,
+    known: bool,
+) {
+    let service = service_fn(move |request| one(handler.clone(), request, known));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that went away is no event.
+    let _ = watcher.watch(connection).await;
+}
+
+async fn one(handler: Handler, request: Request<Incoming>, known: bool) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (mut parts, body) = request.into_parts();
+    if known {
+        parts.extensions.insert(KnownClient);
+    }
     let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, REQUEST_MAX_BYTES).collect()).await;
     let body = match collected {
         Ok(Ok(body)) => body.to_bytes(),

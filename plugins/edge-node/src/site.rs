@@ -3,6 +3,7 @@
 
 use crate::bundle::{Loaded, Store, Trouble};
 use crate::component;
+use crate::jobs::JobAtWork;
 use crate::journal::{Journal, JournalLine};
 use crate::output::Output;
 use crate::record::{Generation, SiteRecord, WorkloadRecord};
@@ -29,6 +30,10 @@ pub enum Refused {
     Absent(String),
     Invalid(String),
     Exhausted(String),
+    /// The release's own job failed.
+    Failed(String),
+    /// Nothing was done, and it may work later.
+    Unavailable(String),
     /// The disk failed.
     Internal(String),
 }
@@ -53,8 +58,21 @@ pub struct Live {
     pub status: Mutex<Status>,
     pub counters: Counters,
     pub output: Output,
-    pub stop: Stop,
-    pub address: Mutex<Option<SocketAddr>>,
+    /// The address of its own, while it has one, and what ends it.
+    listening: Mutex<Option<(SocketAddr, Stop)>>,
+}
+
+impl Live {
+    pub fn address(&self) -> Option<SocketAddr> {
+        lock(&self.listening).as_ref().map(|(address, _)| *address)
+    }
+
+    /// Gives the address back; requests in flight end.
+    fn close(&self) {
+        if let Some((_, stop)) = lock(&self.listening).take() {
+            stop.stop();
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -70,22 +88,48 @@ pub enum Status {
 pub struct Site {
     dir: PathBuf,
     instance_ip: IpAddr,
-    inner: Mutex<Inner>,
-    store: Store,
+    /// How many generations may run at once; none: no limit.
+    max_instances: Option<u32>,
+    pub(crate) inner: Mutex<Inner>,
+    pub(crate) store: Store,
 }
 
-struct Inner {
-    record: SiteRecord,
-    journal: Journal,
+pub(crate) struct Inner {
+    pub record: SiteRecord,
+    pub journal: Journal,
     live: BTreeMap<(String, u32), Arc<Live>>,
     splits: BTreeMap<String, Arc<Split>>,
+    /// Jobs at work in this process, by key and name.
+    pub jobs: BTreeMap<(String, String), Arc<JobAtWork>>,
+}
+
+impl Inner {
+    /// Whether this owner may change this workload under this fence.
+    pub fn admit(&self, key: &str, writer: &Writer) -> Result<(), Refused> {
+        if let Some(owner) = self.record.owner.as_ref().filter(|owner| **owner != writer.owner) {
+            return Err(Refused::Conflict(format!("the site belongs to owner {owner}")));
+        }
+        match self.record.workloads.get(key).map(|workload| workload.fence) {
+            Some(fence) if writer.fence < fence => Err(Refused::Fenced(fence)),
+            _ => Ok(()),
+        }
+    }
+
+    fn running(&self) -> u32 {
+        let all = self
+            .record
+            .workloads
+            .values()
+            .flat_map(|workload| workload.generations.values());
+        u32::try_from(all.filter(|generation| generation.size > 0).count()).unwrap_or(u32::MAX)
+    }
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn internal(error: EdgeNodeError) -> Refused {
+pub(crate) fn internal(error: EdgeNodeError) -> Refused {
     let cause = std::error::Error::source(&error)
         .map(|source| format!(": {source}"))
         .unwrap_or_default();
@@ -112,10 +156,12 @@ impl Site {
             journal,
             live: BTreeMap::new(),
             splits,
+            jobs: BTreeMap::new(),
         };
         Ok(Arc::new(Self {
             dir: config.dir.clone(),
             instance_ip: config.instance_ip,
+            max_instances: config.max_instances,
             inner: Mutex::new(inner),
             store,
         }))
@@ -172,30 +218,27 @@ impl Site {
     }
 
     /// Checks owner and fence, then applies `change` to a copy; journals, saves, and only then makes it so.
-    fn change<T>(
+    pub(crate) fn change<T>(
         &self,
         key: &str,
         writer: &Writer,
         line: JournalLine,
-        change: impl FnOnce(&mut WorkloadRecord) -> Result<T, Refused>,
+        change: impl FnOnce(&mut WorkloadRecord, Room) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
         let mut inner = lock(&self.inner);
+        inner.admit(key, writer)?;
+        let room = Room {
+            limit: self.max_instances,
+            running: inner.running(),
+        };
         let mut record = inner.record.clone();
-        match &record.owner {
-            Some(owner) if *owner != writer.owner => {
-                return Err(Refused::Conflict(format!("the site belongs to owner {owner}")));
-            }
-            _ => record.owner = Some(writer.owner.clone()),
-        }
+        record.owner = Some(writer.owner.clone());
         let workload = record.workloads.entry(key.to_owned()).or_default();
-        if writer.fence < workload.fence {
-            return Err(Refused::Fenced(workload.fence));
-        }
-        let outcome = change(workload)?;
+        let outcome = change(workload, room)?;
         workload.fence = writer.fence;
         record
             .workloads
-            .retain(|_, workload| !workload.generations.is_empty() || !workload.shares.is_empty());
+            .retain(|_, workload| !workload.generations.is_empty() || !workload.shares.is_empty() || !workload.jobs.is_empty());
         inner.journal.write(&line).map_err(internal)?;
         if record != inner.record {
             record.save(&self.dir.join("state.json")).map_err(internal)?;
@@ -229,7 +272,7 @@ impl Site {
             return Err(Refused::Invalid(problem));
         }
         let line = line("launch", key, Some(number), writer);
-        self.change(key, writer, line, |record| {
+        self.change(key, writer, line, |record, room| {
             record.workload = workload.to_owned();
             let full = record.generations.len() >= GENERATIONS_MAX;
             match record.generations.get_mut(&number) {
@@ -238,6 +281,7 @@ impl Site {
                     known.release_id
                 ))),
                 Some(known) => {
+                    room.for_one_more(known.size, wanted.size)?;
                     known.size = wanted.size;
                     known.fence = writer.fence;
                     Ok(())
@@ -246,6 +290,7 @@ impl Site {
                     "{GENERATIONS_MAX} generations of this workload are on the site already"
                 ))),
                 None => {
+                    room.for_one_more(0, wanted.size)?;
                     record.generations.insert(number, wanted);
                     Ok(())
                 }
@@ -266,7 +311,7 @@ impl Site {
         size: u32,
         stop: &Stop,
     ) -> Result<Done, Refused> {
-        self.change(key, writer, line("size", key, Some(number), writer), |record| {
+        self.change(key, writer, line("size", key, Some(number), writer), |record, room| {
             let live = record.shares.get(&number).copied().unwrap_or(0);
             let generation = record.generations.get_mut(&number).ok_or_else(|| absent(number))?;
             if size == 0 && live > 0 {
@@ -274,6 +319,7 @@ impl Site {
                     "generation {number} has a share of {live}/10000; route it away first"
                 )));
             }
+            room.for_one_more(generation.size, size)?;
             generation.size = size.min(1);
             generation.fence = writer.fence;
             Ok(())
@@ -281,6 +327,7 @@ impl Site {
         if size == 0 {
             if let Some(live) = self.live(key, number) {
                 *lock(&live.status) = Status::Parked;
+                live.close();
             }
         } else {
             self.start(key, number, stop).await;
@@ -302,7 +349,7 @@ impl Site {
             .collect();
         let mut line = line("route", key, None, writer);
         line.shares = shares;
-        self.change(key, writer, line, |record| {
+        self.change(key, writer, line, |record, _| {
             for number in live.keys() {
                 let generation = record.generations.get(number).ok_or_else(|| absent(*number))?;
                 if generation.size == 0 {
@@ -323,11 +370,12 @@ impl Site {
             .and_then(|workload| workload.generations.get(&number))
             .cloned()
         else {
+            self.forget_jobs(key, number, writer)?;
             return Ok(Done::Done);
         };
         let live = self.live(key, number);
         // First out of the split, so that what drains does not fill up again.
-        self.change(key, writer, line("retire", key, Some(number), writer), |record| {
+        self.change(key, writer, line("retire", key, Some(number), writer), |record, _| {
             let share = record.shares.get(&number).copied().unwrap_or(0);
             if share > 0 && !last {
                 return Err(Refused::Conflict(format!(
@@ -342,9 +390,10 @@ impl Site {
             if live.counters.in_flight() > 0 && live.counters.draining_ms() < u64::from(known.drain_ms) {
                 return Ok(Done::Pending);
             }
-            live.stop.stop();
+            live.close();
         }
-        self.change(key, writer, line("retire", key, Some(number), writer), |record| {
+        self.forget_jobs(key, number, writer)?;
+        self.change(key, writer, line("retire", key, Some(number), writer), |record, _| {
             record.generations.remove(&number);
             if last && record.generations.is_empty() {
                 record.shares.clear();
@@ -358,11 +407,11 @@ impl Site {
                 Status::Ready(loaded) => loaded.digests.clone(),
                 _ => Vec::new(),
             });
-            let recorded = inner
-                .record
-                .workloads
-                .values()
-                .flat_map(|w| w.generations.values().map(|g| g.digest.clone()));
+            let recorded = inner.record.workloads.values().flat_map(|w| {
+                w.generations
+                    .values()
+                    .flat_map(|g| g.blobs.iter().chain([&g.digest]).cloned())
+            });
             recorded.chain(running).collect::<BTreeSet<_>>()
         };
         self.store.keep_only(&needed);
@@ -388,8 +437,7 @@ impl Site {
                     status: Mutex::new(Status::Parked),
                     counters: Counters::default(),
                     output: Output::default(),
-                    stop: stop.child(),
-                    address: Mutex::new(None),
+                    listening: Mutex::new(None),
                 })
             });
             (generation, live.clone())
@@ -404,8 +452,8 @@ impl Site {
             }
             *status = Status::Pulling;
         }
-        if lock(&live.address).is_none() {
-            self.listen(key, number, &generation, &live).await;
+        if live.address().is_none() {
+            self.listen(key, number, &generation, &live, stop.child()).await;
         }
         let site = self.clone();
         let key = key.to_owned();
@@ -418,6 +466,9 @@ impl Site {
                     Err(Trouble::Pull(message)) => Status::Stuck(message),
                 };
                 let stuck = matches!(next, Status::Stuck(_));
+                if let Status::Ready(loaded) = &next {
+                    site.remember(&key, number, |known| known.blobs.clone_from(&loaded.digests));
+                }
                 {
                     let mut status = lock(&live.status);
                     if !matches!(*status, Status::Pulling | Status::Stuck(_)) {
@@ -439,7 +490,7 @@ impl Site {
     }
 
     /// Each generation answers on an address of its own, with traffic or without.
-    async fn listen(self: &Arc<Self>, key: &str, number: u32, generation: &Generation, live: &Arc<Live>) {
+    async fn listen(self: &Arc<Self>, key: &str, number: u32, generation: &Generation, live: &Arc<Live>, stop: Stop) {
         let wanted = SocketAddr::new(self.instance_ip, generation.port);
         let listener = match server::bind(wanted).await {
             Ok(listener) => listener,
@@ -456,24 +507,59 @@ impl Site {
             },
         };
         let Ok(address) = listener.local_addr() else { return };
-        *lock(&live.address) = Some(address);
-        if address.port() != generation.port {
-            let mut inner = lock(&self.inner);
-            if let Some(known) = inner
-                .record
-                .workloads
-                .get_mut(key)
-                .and_then(|w| w.generations.get_mut(&number))
-            {
-                known.port = address.port();
-                if let Err(error) = inner.record.save(&self.dir.join("state.json")) {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the port is not remembered");
-                }
-            }
-        }
+        *lock(&live.listening) = Some((address, stop.clone()));
+        self.remember(key, number, |known| known.port = address.port());
         let (number, live) = (number, live.clone());
         let handler = crate::traffic::instance_handler(number, generation.clone(), live.clone());
-        tokio::spawn(server::serve(listener, live.stop.clone(), handler));
+        tokio::spawn(server::serve(listener, None, stop, handler));
+    }
+
+    /// Keeps something of a generation over restarts that is not an effect; where the disk fails, it is found out anew.
+    fn remember(&self, key: &str, number: u32, set: impl FnOnce(&mut Generation)) {
+        let mut inner = lock(&self.inner);
+        let workload = inner.record.workloads.get_mut(key);
+        let Some(known) = workload.and_then(|workload| workload.generations.get_mut(&number)) else {
+            return;
+        };
+        let before = known.clone();
+        set(known);
+        if *known != before
+            && let Err(error) = inner.record.save(&self.dir.join("state.json"))
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what was found out is not remembered"
+            );
+        }
+    }
+
+    /// How many more generations could run now; none: there is no limit to tell by.
+    pub fn room(&self) -> Option<u32> {
+        let running = lock(&self.inner).running();
+        self.max_instances.map(|limit| limit.saturating_sub(running))
+    }
+
+    pub(crate) fn save(&self, record: &SiteRecord) -> Result<(), Refused> {
+        record.save(&self.dir.join("state.json")).map_err(internal)
+    }
+}
+
+/// How much of the site's limit is used, at the moment of a change.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    limit: Option<u32>,
+    running: u32,
+}
+
+impl Room {
+    fn for_one_more(self, size_now: u32, size_wanted: u32) -> Result<(), Refused> {
+        match self.limit {
+            Some(limit) if size_now == 0 && size_wanted > 0 && self.running >= limit => Err(Refused::Exhausted(format!(
+                "{} generations run here already, and the site takes {limit}; park or retire one first",
+                self.running
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -481,7 +567,7 @@ fn absent(number: u32) -> Refused {
     Refused::Absent(format!("there is no generation {number}"))
 }
 
-fn line(verb: &str, key: &str, generation: Option<u32>, writer: &Writer) -> JournalLine {
+pub(crate) fn line(verb: &str, key: &str, generation: Option<u32>, writer: &Writer) -> JournalLine {
     JournalLine {
         fence: writer.fence,
         verb: verb.into(),
@@ -489,6 +575,7 @@ fn line(verb: &str, key: &str, generation: Option<u32>, writer: &Writer) -> Jour
         generation,
         deploy_id: writer.deploy_id.clone(),
         shares: BTreeMap::new(),
+        job: None,
     }
 }
 

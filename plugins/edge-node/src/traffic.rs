@@ -144,8 +144,15 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "latency is measured in real time")]
-async fn answer(number: u32, release: &str, concurrency: u32, live: &Live, request: Request<Bytes>) -> Response<Full<Bytes>> {
+async fn counted(number: u32, generation: &Generation, live: &Live, request: Request<Bytes>) -> Response<Full<Bytes>> {
     let begun = Instant::now();
+    let response = answer(number, generation, live, request).await;
+    live.counters
+        .done(response.status().is_server_error(), begun.elapsed().as_micros() as f64);
+    response
+}
+
+async fn answer(number: u32, generation: &Generation, live: &Live, request: Request<Bytes>) -> Response<Full<Bytes>> {
     let now_in_flight = live.counters.in_flight.fetch_add(1, Ordering::Acquire) + 1;
     let _in_flight = InFlight(&live.counters);
     let loaded: Option<Arc<Loaded>> = match &*lock(&live.status) {
@@ -154,15 +161,16 @@ async fn answer(number: u32, release: &str, concurrency: u32, live: &Live, reque
     };
     let mut response = match loaded {
         None => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        Some(_) if now_in_flight > concurrency => plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once\n"),
+        Some(_) if now_in_flight > generation.template.concurrency => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once\n")
+        }
         Some(loaded) => loaded.handle(request).await.unwrap_or_else(|trouble| {
             live.output.line(&trouble);
             bad_gateway()
         }),
     };
-    live.counters
-        .done(response.status().is_server_error(), begun.elapsed().as_micros() as f64);
     response.headers_mut().insert(GENERATION, HeaderValue::from(number));
+    let release = &generation.release_id;
     if let Ok(release) = HeaderValue::from_str(release.get(..12).unwrap_or(release)) {
         response.headers_mut().insert(RELEASE, release);
     }
@@ -187,16 +195,7 @@ pub fn front_handler(site: Arc<Site>) -> Handler {
                 .get(&key)
                 .and_then(|workload| workload.generations.get(&number));
             match (generation, site.live(&key, number)) {
-                (Some(generation), Some(live)) => {
-                    answer(
-                        number,
-                        &generation.release_id,
-                        generation.template.concurrency,
-                        &live,
-                        request,
-                    )
-                    .await
-                }
+                (Some(generation), Some(live)) => counted(number, generation, &live, request).await,
                 _ => plain(StatusCode::SERVICE_UNAVAILABLE, "gone\n"),
             }
         })
@@ -207,24 +206,7 @@ pub fn front_handler(site: Arc<Site>) -> Handler {
 pub fn instance_handler(number: u32, generation: Generation, live: Arc<Live>) -> Handler {
     Arc::new(move |request: Request<Bytes>| {
         let (generation, live) = (generation.clone(), live.clone());
-        Box::pin(async move {
-            let loaded = match &*lock(&live.status) {
-                Status::Ready(loaded) => Some(loaded.clone()),
-                _ => None,
-            };
-            let Some(loaded) = loaded else {
-                return plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n");
-            };
-            let mut response = loaded.handle(request).await.unwrap_or_else(|trouble| {
-                live.output.line(&trouble);
-                bad_gateway()
-            });
-            response.headers_mut().insert(GENERATION, HeaderValue::from(number));
-            if let Ok(release) = HeaderValue::from_str(generation.release_id.get(..12).unwrap_or_default()) {
-                response.headers_mut().insert(RELEASE, release);
-            }
-            response
-        })
+        Box::pin(async move { answer(number, &generation, &live, request).await })
     })
 }
 

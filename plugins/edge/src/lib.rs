@@ -2,29 +2,20 @@
 //!
 //! A site is weighted, unsized (a bundle has no instances to count) and guarded: it refuses stale fences itself.
 
+mod diff;
 mod site;
+mod template;
 
 use holdfast_plugin::{
-    Abilities, Context, Diagnosis, Endpoint, Evidence, Excerpt, Fault, Generation, GenerationState, Instance, Page, Problem,
-    Progress, Proof, Query, Report, RouteEntry, RouteState, Routing, Sample, Share, Sizing, Target, Telemetry, config,
-    export_target, template,
+    Abilities, Capacity, Change, Context, Diagnosis, Endpoint, Evidence, Excerpt, Fault, Generation, GenerationState, Instance,
+    Jobs, Page, Preview, Problem, Progress, Proof, Query, Report, RouteEntry, RouteState, Routing, Sample, Share, Sizing, Target,
+    Telemetry, checked_config, export_target,
 };
 use serde::Deserialize;
 use serde_json::json;
-use site::{SiteView, done, is_reading_ok, phase};
+use site::{RoomView, SiteView, done, is_reading_ok, phase};
 
 const SITE: Endpoint = Endpoint::new("site");
-
-/// What a site can be told of a bundle; everything is optional.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Template {
-    #[allow(dead_code, reason = "checked by its type; the site reads it")]
-    host: Option<String>,
-    memory_mib: Option<u32>,
-    timeout_ms: Option<u32>,
-    concurrency: Option<u32>,
-}
 
 /// A site has nothing to configure: what it is, its endpoint says.
 #[derive(Deserialize)]
@@ -32,7 +23,7 @@ struct Template {
 struct Config {}
 
 struct Edge;
-export_target!(Edge);
+export_target!(Edge: jobs, preview, capacity, telemetry, diagnosis);
 
 fn problem(at: &str, message: String) -> Problem {
     Problem {
@@ -46,33 +37,27 @@ fn generation_path(subject: &Generation) -> String {
     format!("/v1/workloads/{}/generations/{}", subject.key, subject.number)
 }
 
+/// Who asks, for what, and where the site gets it.
+fn bundle(ctx: &Context, subject: &Generation) -> Result<serde_json::Value, Fault> {
+    let Some(artifact) = subject.artifacts.first() else {
+        return Err(Fault::Invalid("an edge workload has one artifact".into()));
+    };
+    let Some((source, digest)) = artifact.uri.split_once('@') else {
+        return Err(Fault::Invalid(format!("artifact {} has no digest in its uri", artifact.name)));
+    };
+    let template: serde_json::Value =
+        serde_json::from_str(&subject.template).map_err(|error| Fault::Invalid(error.to_string()))?;
+    Ok(json!({
+        "owner": ctx.owner, "fence": ctx.fence, "deploy_id": ctx.deploy_id,
+        "workload": subject.workload, "name": subject.name, "release_id": subject.release_id,
+        "artifact": artifact.name, "source": source, "digest": digest, "template": template,
+    }))
+}
+
 impl Target for Edge {
     fn check(ctx: Context, subject: Generation) -> Result<Report, Fault> {
-        let mut problems = Vec::new();
-        if let Err(Fault::Invalid(message)) = config::<Config>(&ctx.config) {
-            problems.push(problem("/config", message));
-        }
-        match template::<Template>(&subject.template) {
-            Err(problem) => problems.push(Problem {
-                hint: "an edge template knows host, memory_mib, timeout_ms and concurrency".into(),
-                ..problem
-            }),
-            Ok(template) => {
-                let limits = [
-                    ("memory_mib", template.memory_mib, 1, 512),
-                    ("timeout_ms", template.timeout_ms, 10, 60_000),
-                    ("concurrency", template.concurrency, 1, 1024),
-                ];
-                for (name, value, least, most) in limits {
-                    if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
-                        problems.push(problem(
-                            &format!("/template/{name}"),
-                            format!("{value} is not in {least} to {most}"),
-                        ));
-                    }
-                }
-            }
-        }
+        let mut problems = template::bundle_problems(&subject.template);
+        problems.extend(checked_config::<Config>(&ctx.config).err());
         if subject.artifacts.len() != 1 {
             problems.push(problem(
                 "/template",
@@ -121,6 +106,10 @@ impl Target for Edge {
                     live: *live,
                 })
                 .collect();
+            if workload.generations.is_empty() && workload.shares.is_empty() {
+                // Only jobs are left, or not begun: nothing that could be live.
+                continue;
+            }
             page.routes.push(RouteState {
                 workload: workload.workload.clone(),
                 fence: workload.route_fence,
@@ -140,7 +129,8 @@ impl Target for Edge {
                 let proofs = generation.digests.iter().map(|digest| Proof {
                     artifact: generation.artifact.clone(),
                     digest: digest.clone(),
-                    by: Evidence::Measured,
+                    // What runs was hashed when it was loaded; what is parked is only known to be there.
+                    by: if ready { Evidence::Measured } else { Evidence::Reported },
                     count: u32::from(ready),
                 });
                 page.generations.push(GenerationState {
@@ -166,21 +156,11 @@ impl Target for Edge {
     }
 
     fn launch(ctx: Context, subject: Generation, size: u32) -> Result<Progress, Fault> {
-        let Some(artifact) = subject.artifacts.first() else {
-            return Err(Fault::Invalid("an edge workload has one artifact".into()));
-        };
-        let Some((source, digest)) = artifact.uri.split_once('@') else {
-            return Err(Fault::Invalid(format!("artifact {} has no digest in its uri", artifact.name)));
-        };
-        let template: serde_json::Value =
-            serde_json::from_str(&subject.template).map_err(|error| Fault::Invalid(error.to_string()))?;
+        let mut body = bundle(&ctx, &subject)?;
         let stamps: std::collections::BTreeMap<_, _> = subject.stamps.iter().map(|stamp| (&stamp.name, &stamp.value)).collect();
-        let body = json!({
-            "owner": ctx.owner, "fence": ctx.fence, "deploy_id": ctx.deploy_id,
-            "workload": subject.workload, "name": subject.name, "release_id": subject.release_id,
-            "artifact": artifact.name, "source": source, "digest": digest, "template": template,
-            "stamps": stamps, "drain_ms": subject.drain_ms, "size": size.min(1),
-        });
+        body["stamps"] = json!(stamps);
+        body["drain_ms"] = subject.drain_ms.into();
+        body["size"] = size.min(1).into();
         done(SITE.put(&generation_path(&subject), &body)?)
     }
 
@@ -205,6 +185,42 @@ impl Target for Edge {
     }
 }
 
+impl Jobs for Edge {
+    fn check_job(_: Context, _: Generation, job: String, template: String) -> Result<Vec<Problem>, Fault> {
+        let mut problems = template::job_request(&template).err().unwrap_or_default();
+        if !job.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+            problems.push(problem("/template", format!("a job is named by a-z, 0-9 and -, not {job:?}")));
+        }
+        Ok(problems)
+    }
+
+    fn run(ctx: Context, subject: Generation, job: String, template: String) -> Result<Progress, Fault> {
+        let request = template::job_request(&template).map_err(|problems| {
+            let all: Vec<String> = problems
+                .into_iter()
+                .map(|problem| format!("{}: {}", problem.at, problem.message))
+                .collect();
+            Fault::Invalid(format!("job {job}: {}", all.join("; ")))
+        })?;
+        let mut body = bundle(&ctx, &subject)?;
+        body["job"] = request;
+        done(SITE.put(&format!("{}/jobs/{job}", generation_path(&subject)), &body)?)
+    }
+}
+
+impl Preview for Edge {
+    fn diff(_: Context, current: Option<Generation>, wanted: Generation) -> Result<Vec<Change>, Fault> {
+        diff::changes(&SITE.get("/v1/site")?, current.as_ref(), &wanted)
+    }
+}
+
+impl Capacity for Edge {
+    fn room(_: Context, _: Generation) -> Result<Option<u32>, Fault> {
+        let room: RoomView = SITE.get("/v1/room")?;
+        Ok(room.instances)
+    }
+}
+
 impl Telemetry for Edge {
     fn read(_: Context, subject: Generation) -> Result<Vec<Sample>, Fault> {
         let samples: std::collections::BTreeMap<String, f64> = SITE.get(&format!("{}/telemetry", generation_path(&subject)))?;
@@ -221,6 +237,10 @@ impl Diagnosis for Edge {
             text,
         };
         let mut excerpts = vec![];
+        for job in diagnosis.jobs {
+            let text = format!("{}\n{}\n{}", job.state, job.message, job.output);
+            excerpts.push(excerpt(&format!("job {}", job.name), text));
+        }
         if is_reading_ok(&diagnosis.message) {
             excerpts.push(excerpt("status", format!("{}: {}", diagnosis.reason, diagnosis.message)));
         }

@@ -15,6 +15,7 @@ pub struct SiteView {
 
 #[derive(Deserialize)]
 pub struct WorkloadView {
+    pub key: String,
     pub workload: String,
     pub route_fence: u64,
     pub shares: BTreeMap<u32, u32>,
@@ -28,12 +29,14 @@ pub struct GenerationView {
     pub release_id: String,
     pub fence: u64,
     pub artifact: String,
+    pub digest: String,
     pub digests: Vec<String>,
     pub phase: String,
     pub reason: String,
     pub message: String,
     pub address: Option<String>,
     pub fingerprint: String,
+    pub template: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -41,6 +44,20 @@ pub struct Diagnosis {
     pub reason: String,
     pub message: String,
     pub output: String,
+    pub jobs: Vec<JobView>,
+}
+
+#[derive(Deserialize)]
+pub struct JobView {
+    pub name: String,
+    pub state: String,
+    pub message: String,
+    pub output: String,
+}
+
+#[derive(Deserialize)]
+pub struct RoomView {
+    pub instances: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +108,7 @@ pub fn done(answer: Answer) -> Result<Progress, Fault> {
                 "absent" => Fault::Absent(message),
                 "invalid" => Fault::Invalid(message),
                 "exhausted" => Fault::Exhausted(message),
+                "failed" => Fault::Failed(message),
                 "denied" => Fault::Denied(message),
                 _ => Fault::Unavailable(message),
             })

@@ -111,7 +111,7 @@ impl Engine {
             Ok((Some(seq), message)) => {
                 self.held_replies.push((seq, token, CommandReply { seq: Some(seq), message }));
                 let touched = self.touched(&request);
-                self.dirty.extend(touched);
+                touched.iter().for_each(|id| self.schedule.mark_all(id));
             }
             Ok((None, message)) => {
                 let reply = CommandReply { seq: None, message };
@@ -419,6 +419,8 @@ impl Engine {
             reason: reason.into(),
             message: events::clip(message, 500),
             sources: BTreeMap::new(),
+            before: Vec::new(),
+            after: Vec::new(),
             artifacts: BTreeMap::new(),
         };
         let mut draft = Draft::following(on, Body::Rollout(body));
@@ -436,6 +438,8 @@ impl Engine {
             reason: reason.into(),
             message: String::new(),
             sources: known.map(|known| known.sources.clone()).unwrap_or_default(),
+            before: known.map(|known| known.before.clone()).unwrap_or_default(),
+            after: known.map(|known| known.after.clone()).unwrap_or_default(),
             artifacts: known.map(|known| known.artifacts.clone()).unwrap_or_default(),
         };
         let on = On {

@@ -1,0 +1,190 @@
+//! The interfaces that a plugin may export or not. Where it does not, the answer is `not-exported`, which the planners see
+//! as `absent`.
+
+use crate::call::{CallOptions, Plugin, names_of};
+use crate::convert;
+use crate::guest::Guest;
+use crate::outcome::{CallFailure, CallReport, FailureClass};
+use crate::policy::{Names, Phase};
+use crate::{capacity, diagnosis, jobs, preview, telemetry};
+use holdfast_core::target::{Change, CheckProblem, Excerpt, Generation, Progress, Sample};
+use std::time::Duration;
+use wasmtime::Store;
+use wasmtime::component::Instance;
+
+impl Plugin {
+    /// Whether what is exported of the optional interfaces has their types.
+    pub(crate) fn optional_types(&self, store: &mut Store<Guest>, instance: &Instance) -> wasmtime::Result<()> {
+        for interface in &self.exports {
+            match interface.as_str() {
+                "jobs" => drop(jobs::Jobs::new(&mut *store, instance)?),
+                "preview" => drop(preview::Preview::new(&mut *store, instance)?),
+                "capacity" => drop(capacity::Capacity::new(&mut *store, instance)?),
+                "telemetry" => drop(telemetry::Telemetry::new(&mut *store, instance)?),
+                "diagnosis" => drop(diagnosis::Diagnosis::new(&mut *store, instance)?),
+                // What is not asked for need not fit.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Pure, like `check`: what is wrong with a job's template.
+    pub async fn check_job(
+        &self,
+        options: &CallOptions<'_>,
+        subject: &Generation,
+        job: &str,
+        template: &str,
+    ) -> CallReport<Vec<CheckProblem>> {
+        if !self.exports.contains("jobs") {
+            return not_exported("jobs");
+        }
+        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
+        let (job, template) = (job.to_owned(), template.to_owned());
+        self.call(options, Phase::Pure, Names::default(), move |store, instance| {
+            Box::pin(async move {
+                let plugin = jobs::Jobs::new(&mut *store, instance)?;
+                let answer = plugin
+                    .holdfast_target_jobs()
+                    .call_check_job(store, &ctx, &subject, &job, &template)
+                    .await?;
+                Ok(answer
+                    .map(|problems| problems.into_iter().map(convert::problem).collect())
+                    .map_err(convert::fault))
+            })
+        })
+        .await
+    }
+
+    /// Starts a job, or says how it is.
+    pub async fn run(&self, options: &CallOptions<'_>, subject: &Generation, job: &str, template: &str) -> CallReport<Progress> {
+        if !self.exports.contains("jobs") {
+            return not_exported("jobs");
+        }
+        let mut names = names_of(options, subject);
+        names.names.insert(format!("{}-{job}", subject.name));
+        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
+        let (job, template) = (job.to_owned(), template.to_owned());
+        self.call(options, Phase::Mutating, names, move |store, instance| {
+            Box::pin(async move {
+                let plugin = jobs::Jobs::new(&mut *store, instance)?;
+                let answer = plugin
+                    .holdfast_target_jobs()
+                    .call_run(store, &ctx, &subject, &job, &template)
+                    .await?;
+                Ok(answer.map(convert::progress).map_err(convert::fault))
+            })
+        })
+        .await
+    }
+
+    /// What would be written for `wanted`: against its own objects if it is there, else against those of `current`.
+    pub async fn diff(
+        &self,
+        options: &CallOptions<'_>,
+        current: Option<&Generation>,
+        wanted: &Generation,
+    ) -> CallReport<Vec<Change>> {
+        if !self.exports.contains("preview") {
+            return not_exported("preview");
+        }
+        let mut names = names_of(options, wanted);
+        names.names.extend(current.map(|current| current.name.clone()));
+        let ctx = convert::context(options.context);
+        let (current, wanted) = (current.map(convert::generation), convert::generation(wanted));
+        self.call(options, Phase::Reading, names, move |store, instance| {
+            Box::pin(async move {
+                let plugin = preview::Preview::new(&mut *store, instance)?;
+                let answer = plugin
+                    .holdfast_target_preview()
+                    .call_diff(store, &ctx, current.as_ref(), &wanted)
+                    .await?;
+                let change = |change: preview::exports::holdfast::target::preview::Change| Change {
+                    item: change.item,
+                    path: change.path,
+                    have: change.have,
+                    want: change.want,
+                };
+                Ok(answer
+                    .map(|changes| changes.into_iter().map(change).collect())
+                    .map_err(convert::fault))
+            })
+        })
+        .await
+    }
+
+    /// How many instances could start now; none: the target cannot tell.
+    pub async fn room(&self, options: &CallOptions<'_>, subject: &Generation) -> CallReport<Option<u32>> {
+        if !self.exports.contains("capacity") {
+            return not_exported("capacity");
+        }
+        let names = names_of(options, subject);
+        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
+        self.call(options, Phase::Reading, names, move |store, instance| {
+            Box::pin(async move {
+                let plugin = capacity::Capacity::new(&mut *store, instance)?;
+                let answer = plugin.holdfast_target_capacity().call_room(store, &ctx, &subject).await?;
+                Ok(answer.map_err(convert::fault))
+            })
+        })
+        .await
+    }
+
+    pub async fn telemetry(&self, options: &CallOptions<'_>, subject: &Generation) -> CallReport<Vec<Sample>> {
+        if !self.exports.contains("telemetry") {
+            return not_exported("telemetry");
+        }
+        let names = names_of(options, subject);
+        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
+        self.call(options, Phase::Reading, names, move |store, instance| {
+            Box::pin(async move {
+                let plugin = telemetry::Telemetry::new(&mut *store, instance)?;
+                let answer = plugin.holdfast_target_telemetry().call_read(store, &ctx, &subject).await?;
+                let sample = |sample: telemetry::exports::holdfast::target::telemetry::Sample| Sample {
+                    name: sample.name,
+                    value: sample.value,
+                };
+                Ok(answer
+                    .map(|samples| samples.into_iter().map(sample).collect())
+                    .map_err(convert::fault))
+            })
+        })
+        .await
+    }
+
+    pub async fn explain(&self, options: &CallOptions<'_>, subject: &Generation) -> CallReport<Vec<Excerpt>> {
+        if !self.exports.contains("diagnosis") {
+            return not_exported("diagnosis");
+        }
+        let names = names_of(options, subject);
+        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
+        self.call(options, Phase::Reading, names, move |store, instance| {
+            Box::pin(async move {
+                let plugin = diagnosis::Diagnosis::new(&mut *store, instance)?;
+                let answer = plugin.holdfast_target_diagnosis().call_explain(store, &ctx, &subject).await?;
+                let excerpt = |excerpt: diagnosis::exports::holdfast::target::diagnosis::Excerpt| Excerpt {
+                    instance: excerpt.instance,
+                    source: excerpt.source,
+                    text: excerpt.text,
+                };
+                Ok(answer
+                    .map(|excerpts| excerpts.into_iter().map(excerpt).collect())
+                    .map_err(convert::fault))
+            })
+        })
+        .await
+    }
+}
+
+fn not_exported<T>(interface: &str) -> CallReport<T> {
+    let message = format!("it does not export {interface}");
+    CallReport {
+        answer: Err(CallFailure::Failed {
+            class: FailureClass::NotExported,
+            message,
+        }),
+        sent: Vec::new(),
+        elapsed: Duration::ZERO,
+    }
+}

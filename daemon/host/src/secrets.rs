@@ -1,0 +1,270 @@
+//! Secret values and credentials: put into what is sent just before it goes, and taken out of what comes back. A guest
+//! only ever sees markers.
+
+use crate::endpoint::{Exchange, SendFail};
+use aho_corasick::{AhoCorasick, MatchKind};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt;
+use zeroize::{Zeroize, Zeroizing};
+
+/// A shorter one occurs in answers by chance, so it could not be taken out of them.
+const VALUE_MIN_BYTES: usize = 4;
+const VALUE_MAX_BYTES: usize = 64 << 10;
+const REMOVED: &str = "[removed]";
+
+/// One secret of a release: what a request body says in its place, and what it is.
+#[derive(Clone)]
+pub struct SecretValue {
+    pub marker: String,
+    pub marker_base64: String,
+    pub value: Vec<u8>,
+}
+
+impl fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretValue")
+    }
+}
+
+impl Drop for SecretValue {
+    fn drop(&mut self) {
+        self.value.zeroize();
+    }
+}
+
+/// Many texts replaced by others in one pass, so that what was put in is never searched itself.
+struct Swap {
+    finder: AhoCorasick,
+    with: Vec<Zeroizing<Vec<u8>>>,
+}
+
+impl Swap {
+    /// None when there is nothing to replace. An empty text would be found everywhere, so it is left out.
+    fn new(pairs: impl IntoIterator<Item = (Vec<u8>, Zeroizing<Vec<u8>>)>) -> Result<Option<Self>, String> {
+        let (find, with): (Vec<_>, Vec<_>) = pairs.into_iter().filter(|(find, _)| !find.is_empty()).unzip();
+        let find: Vec<_> = find.into_iter().map(Zeroizing::new).collect();
+        if find.is_empty() {
+            return Ok(None);
+        }
+        // Where one text begins another, the longer one is meant.
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&find);
+        finder
+            .map(|finder| Some(Self { finder, with }))
+            .map_err(|error| format!("the secrets cannot be searched for: {error}"))
+    }
+
+    fn size_after(&self, text: &[u8]) -> usize {
+        self.finder.find_iter(text).fold(text.len(), |size, found| {
+            size - found.len() + self.with[found.pattern()].len()
+        })
+    }
+
+    fn apply(&self, text: &[u8]) -> Vec<u8> {
+        self.finder.replace_all_bytes(text, &self.with)
+    }
+}
+
+/// The secrets of one call, ready for both directions.
+#[derive(Default)]
+pub(crate) struct Secrets {
+    fill: Option<Swap>,
+    take_out: Option<Swap>,
+    /// Markers that stand for something which cannot be put in, and why not.
+    refused: Vec<(String, &'static str)>,
+}
+
+impl Secrets {
+    pub fn new(secrets: &[SecretValue]) -> Result<Self, String> {
+        let mut refused = Vec::new();
+        let (mut fill, mut take_out) = (Vec::new(), Vec::new());
+        for secret in secrets {
+            let text = std::str::from_utf8(&secret.value).ok();
+            let size_problem = match secret.value.len() {
+                ..VALUE_MIN_BYTES => Some("is shorter than 4 bytes, too short to be kept out of answers"),
+                VALUE_MIN_BYTES..=VALUE_MAX_BYTES => None,
+                _ => Some("is longer than 64 KiB"),
+            };
+            if let Some(problem) = size_problem {
+                refused.extend([(secret.marker.clone(), problem), (secret.marker_base64.clone(), problem)]);
+                continue;
+            }
+            let base64 = Zeroizing::new(STANDARD.encode(&secret.value).into_bytes());
+            let (marker, marker_base64) = (secret.marker.as_bytes().to_vec(), secret.marker_base64.as_bytes().to_vec());
+            for found in readings(&secret.value, text) {
+                take_out.push((found.to_vec(), Zeroizing::new(marker.clone())));
+            }
+            take_out.push((base64.to_vec(), Zeroizing::new(marker_base64.clone())));
+            match text {
+                Some(text) => fill.push((marker, json_escaped(text))),
+                None => refused.push((secret.marker.clone(), "is not UTF-8; use its base64 marker")),
+            }
+            fill.push((marker_base64, base64));
+        }
+        refused.retain(|(marker, _)| !marker.is_empty());
+        Ok(Self {
+            fill: Swap::new(fill)?,
+            take_out: Swap::new(take_out)?,
+            refused,
+        })
+    }
+
+    /// The body with values in place of markers, at most `left_bytes` of it.
+    pub fn fill(&self, body: Vec<u8>, left_bytes: usize) -> Result<Vec<u8>, SendFail> {
+        for (marker, problem) in &self.refused {
+            if body.windows(marker.len()).any(|window| window == marker.as_bytes()) {
+                return Err(SendFail::Denied(format!("the secret that {marker} stands for {problem}")));
+            }
+        }
+        match &self.fill {
+            Some(swap) if swap.size_after(&body) > left_bytes => Err(SendFail::Denied(
+                "with its secrets the body would be larger than what is left of the call".into(),
+            )),
+            Some(swap) => Ok(swap.apply(&body)),
+            None => Ok(body),
+        }
+    }
+
+    pub fn take_out(&self, exchange: Exchange) -> Exchange {
+        match &self.take_out {
+            Some(swap) => apply(swap, exchange),
+            None => exchange,
+        }
+    }
+}
+
+/// Takes an endpoint's own credentials out of an answer that echoes them.
+pub(crate) fn remove_credentials(exchange: Exchange, credentials: &[Zeroizing<String>]) -> Result<Exchange, String> {
+    let long_enough = credentials.iter().filter(|one| one.len() >= VALUE_MIN_BYTES);
+    let pairs = long_enough.flat_map(|one| {
+        readings(one.as_bytes(), Some(one))
+            .into_iter()
+            .map(|found| (found.to_vec(), Zeroizing::new(REMOVED.into())))
+    });
+    Ok(match Swap::new(pairs)? {
+        Some(swap) => apply(&swap, exchange),
+        None => exchange,
+    })
+}
+
+fn apply(swap: &Swap, mut exchange: Exchange) -> Exchange {
+    exchange.body = swap.apply(&exchange.body);
+    for (_, value) in &mut exchange.headers {
+        *value = String::from_utf8_lossy(&swap.apply(value.as_bytes())).into_owned();
+    }
+    exchange
+}
+
+/// As it is, as JSON has it, and as JSON has it where the writer also escapes what HTML could read (Go does).
+fn readings(value: &[u8], text: Option<&str>) -> Vec<Zeroizing<Vec<u8>>> {
+    let mut readings = vec![Zeroizing::new(value.to_vec())];
+    if let Some(text) = text {
+        let json = json_escaped(text);
+        let html = String::from_utf8_lossy(&json)
+            .replace('<', "\\u003c")
+            .replace('>', "\\u003e")
+            .replace('&', "\\u0026");
+        readings.push(json);
+        readings.push(Zeroizing::new(html.into_bytes()));
+    }
+    readings.dedup();
+    readings
+}
+
+/// What stands between the quotes.
+fn json_escaped(text: &str) -> Zeroizing<Vec<u8>> {
+    let quoted = Zeroizing::new(serde_json::Value::from(text).to_string());
+    Zeroizing::new(quoted.as_bytes()[1..quoted.len() - 1].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(name: &str, value: &[u8]) -> SecretValue {
+        SecretValue {
+            marker: format!("@@{name}@@"),
+            marker_base64: format!("@@{name}.base64@@"),
+            value: value.into(),
+        }
+    }
+
+    fn answer(body: &[u8]) -> Exchange {
+        Exchange {
+            status: 200,
+            headers: vec![("etag".into(), String::from_utf8_lossy(body).into_owned())],
+            body: body.into(),
+        }
+    }
+
+    #[test]
+    fn values_go_in_and_come_out_as_markers() {
+        let secrets = Secrets::new(&[
+            secret("db", b"pa\"ss<1>"),
+            // It names another marker, and begins another value.
+            secret("odd", b"@@db@@"),
+            secret("long", b"pa\"ss<1>-and-more"),
+            secret("bytes", &[0xff, 0xfe, 0, 1, 2]),
+        ])
+        .unwrap();
+        for (sent, expected) in [
+            (r#"{"a":"@@db@@"}"#, r#"{"a":"pa\"ss<1>"}"#),
+            (r#"{"a":"@@db.base64@@@@db@@"}"#, r#"{"a":"cGEic3M8MT4=pa\"ss<1>"}"#),
+            ("@@odd@@", "@@db@@"),
+            ("@@bytes.base64@@", "//4AAQI="),
+            ("@@unknown@@", "@@unknown@@"),
+            ("", ""),
+        ] {
+            let filled = secrets.fill(sent.into(), 1_000).unwrap_or_default();
+            assert_eq!(String::from_utf8_lossy(&filled), expected, "{sent}");
+        }
+        for (came, expected) in [
+            ("x pa\"ss<1> y", "x @@db@@ y"),
+            (r#"pa\"ss<1>"#, "@@db@@"),
+            (r#"pa\"ss\u003c1\u003e"#, "@@db@@"),
+            ("pa\"ss<1>-and-more", "@@long@@"),
+            ("cGEic3M8MT4=", "@@db.base64@@"),
+            ("nothing", "nothing"),
+        ] {
+            let cleaned = secrets.take_out(answer(came.as_bytes()));
+            assert_eq!(String::from_utf8_lossy(&cleaned.body), expected, "{came}");
+            assert_eq!(cleaned.headers[0].1, expected, "{came}, in a header");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_put_in_is_not_sent() {
+        let secrets = Secrets::new(&[
+            secret("empty", b""),
+            secret("short", b"abc"),
+            secret("bytes", &[0xff; 8]),
+            secret("big", &vec![b'x'; VALUE_MAX_BYTES + 1]),
+            secret("good", b"good-value"),
+        ])
+        .unwrap();
+        for (body, part) in [
+            ("@@empty@@", "shorter"),
+            ("@@short.base64@@", "shorter"),
+            ("@@bytes@@", "not UTF-8"),
+            ("@@big@@", "longer"),
+        ] {
+            match secrets.fill(body.into(), 1_000) {
+                Err(SendFail::Denied(message)) => assert!(message.contains(part), "{message}"),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+        assert!(
+            secrets.fill("@@good@@".repeat(10).into(), 99).is_err(),
+            "larger than what is left"
+        );
+        assert_eq!(secrets.take_out(answer(b"abc, nothing")).body, b"abc, nothing");
+    }
+
+    #[test]
+    fn credentials_that_the_mark_contains_end() {
+        let credentials = ["moved", "[removed]", "remo", "", "abc"].map(|one| Zeroizing::new(one.to_owned()));
+        let cleaned = remove_credentials(answer(b"a moved remo b abc"), &credentials).unwrap();
+        assert_eq!(String::from_utf8_lossy(&cleaned.body), "a [removed] [removed] b abc");
+        assert_eq!(format!("{:?}", secret("db", b"value")), "SecretValue");
+    }
+}

@@ -1,0 +1,10 @@
+//! The plugin host against guests that mean harm: limits, worlds, endpoints, secrets. Each failure has its class, ends in
+//! time, and leaves the next call working.
+
+mod endpoints;
+mod guests;
+mod limits;
+mod optional;
+mod secrets;
+mod server;
+mod worlds;
