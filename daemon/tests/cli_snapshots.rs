@@ -90,11 +90,11 @@ fn ledger(view: StatusView, entries: Vec<Entry>) -> impl FnMut(Value) -> Result<
     move |ask| match ask["ask"].as_str().unwrap() {
         "status" => Ok(serde_json::to_value(&view).unwrap()),
         "sync" => Ok(json!({ "message": "looking at Git now" })),
-        "find" => {
+        "ledger" => {
             let matches = |entry: &&Entry| {
-                let key = ask["key"].as_str().unwrap();
+                let (by, key) = (ask["keys"][0][0].as_str().unwrap(), ask["keys"][0][1].as_str().unwrap());
                 let body = serde_json::to_value(&entry.body).unwrap();
-                let has = match ask["by"].as_str().unwrap() {
+                let has = match by {
                     "kind" => body["kind"] == key,
                     "commit" => body["body"]["new"] == key || body["body"]["commit"] == key,
                     _ => entry.on.workload.as_ref().is_some_and(|id| id.as_str() == key),
@@ -553,6 +553,16 @@ fn waiting_for_a_commit() {
     commit 3f2a9c1d6b0e is live
       it changes no workload
     ");
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "how long it waits is what counts")]
+fn a_daemon_that_may_be_starting_is_waited_for() {
+    let env = configured();
+    let begun = std::time::Instant::now();
+    let told = env.run(&["status", "--wait", COMMIT, "--timeout-s", "1"]);
+    assert!(told.contains("exit 3") && told.contains("no daemon answers"), "{told}");
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1));
 }
 
 #[test]

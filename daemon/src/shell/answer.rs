@@ -156,7 +156,6 @@ fn last_words(index: &Indexer, reader: &Reader, deploy: &str) -> Option<Vec<Stri
     })
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
