@@ -21,6 +21,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "holdfast init /srv/deploy.git",
             "holdfast --config prod.yaml init ssh://git@example.com/deploy.git",
+            "holdfast init /srv/deploy.git --edge site-a",
+        ],
+    ),
+    (
+        "bundle pack",
+        &[
+            "holdfast bundle pack shop.wasm --layout bundles/shop --tag 1.4.2",
+            "holdfast bundle pack site/ --layout bundles/site --tag 2026-11-24",
         ],
     ),
     (
@@ -109,6 +117,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("audit target", &["holdfast audit target site-a"]),
     ("audit why", &["holdfast audit why d1-42", "holdfast audit why shop@site-a"]),
+    (
+        "explain",
+        &["holdfast explain Workload", "holdfast explain Workload.strategy.canary.steps"],
+    ),
     ("schema", &["holdfast schema > holdfast.schema.json"]),
     (
         "completions",

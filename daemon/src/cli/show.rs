@@ -391,9 +391,17 @@ mod tests {
     #[test]
     fn long_lines_are_wrapped_between_words() {
         let line = Line::from("  Wanted   release abc of commit def: rolling");
-        insta::assert_snapshot!(narrow(24).render(&line), @"");
+        insta::assert_snapshot!(narrow(24).render(&line), @"
+        Wanted   release abc
+          of commit def:
+          rolling
+        ");
         let word = Line::from("  aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa bbb");
-        insta::assert_snapshot!(narrow(20).render(&word), @"");
+        insta::assert_snapshot!(narrow(20).render(&word), @"
+        aaaaaaaaaaaaaaaaaa
+          aaaaaaaaaaaaaaaa
+          aa bbb
+        ");
         let wide = Line::from("漢漢漢 漢漢漢漢 漢漢漢");
         assert!(narrow(20).render(&wide).lines().all(|row| width_of(row) <= 20));
     }
@@ -409,8 +417,26 @@ mod tests {
             vec!["12".into(), "pin".into(), String::new()],
         ];
         let header = ["SEQ", "KIND", "WHAT"];
-        insta::assert_snapshot!(text_of(&table(&header, &rows, None), WIDE), @"");
-        insta::assert_snapshot!(text_of(&table(&header, &rows, Some(36)), narrow(36)), @"");
-        insta::assert_snapshot!(text_of(&table(&header, &rows, Some(24)), narrow(24)), @"");
+        insta::assert_snapshot!(text_of(&table(&header, &rows, None), WIDE), @"
+        SEQ  KIND     WHAT
+        1    rollout  the release is rolled out to all targets now
+        12   pin
+        ");
+        insta::assert_snapshot!(text_of(&table(&header, &rows, Some(36)), narrow(36)), @"
+        SEQ  KIND     WHAT
+        1    rollout  the release is rolled
+                      out to all targets now
+        12   pin
+        ");
+        insta::assert_snapshot!(text_of(&table(&header, &rows, Some(24)), narrow(24)), @"
+        SEQ   1
+        KIND  rollout
+        WHAT  the release is
+              rolled out to all
+              targets now
+
+        SEQ   12
+        KIND  pin
+        ");
     }
 }

@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(200);
+/// A daemon that was just started may not listen yet.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
 const PAGE: usize = 500;
 /// Entries of one workload that are looked at, at most.
 const PAGES_MAX: usize = 100;
@@ -80,7 +82,13 @@ fn away(error: &CliError) -> bool {
 #[allow(clippy::disallowed_methods, reason = "a person waits in real time")]
 pub fn wait(operator: &Operator, commit: &str, only: Option<&str>, timeout: Duration) -> Result<Report, CliError> {
     let begun = Instant::now();
-    ask(&operator.socket(), &Ask::Sync)?;
+    while let Err(error) = ask(&operator.socket(), &Ask::Sync) {
+        let may_start = matches!(error, ClientError::NotRunning { .. }) && begun.elapsed() < STARTS_WITHIN.min(timeout);
+        if !may_start {
+            return Err(error.into());
+        }
+        std::thread::sleep(POLL);
+    }
     let mut waiter = Waiter {
         operator,
         commit,

@@ -149,7 +149,7 @@ fn cause(reader: &Reader, request: u64) -> Option<CauseView> {
             _ => ("commit", String::new()),
         },
         Body::Selection(selection) => ("selection", format!("{}:{}", selection.repository, selection.tag)),
-        Body::Pin(pin) => ("repin", format!("of {}", pin.reference)),
+        Body::Pin(pin) => ("repin", pin.reference.clone()),
         Body::Command(command) => {
             let reason = if command.reason.is_empty() {
                 "no reason given"
