@@ -262,6 +262,7 @@ async fn observe(world: &World, target: &str, place: Option<Place>) -> Result<Pa
         context: &context,
         deadline: world.call_deadline,
         now_ms: wall_ms(),
+        secrets: &[],
     };
     plugin
         .observe(&options, None)
@@ -351,6 +352,7 @@ async fn check(
         context: &context,
         deadline: world.call_deadline,
         now_ms: wall_ms(),
+        secrets: &[],
     };
     plugin
         .check(&options, &subject)
@@ -438,6 +440,7 @@ impl Prepared {
             context,
             deadline: world.call_deadline,
             now_ms: wall_ms(),
+            secrets: &[],
         }
     }
 }
