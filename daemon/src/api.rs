@@ -1,8 +1,9 @@
-//! The daemon's API: one JSON line in, one JSON line out, over a unix socket that only the daemon's user and root may use.
-//! Who asks is what the kernel says (peer credentials), never what the request claims.
+//! The daemon's API: one JSON line in, one JSON line out, over a unix socket that only the daemon's user, root and the
+//! people of the operator's configuration may use. Who asks is what the kernel says (peer credentials), never what the
+//! request claims.
 
-use crate::shell::Event;
-use holdfast_core::engine::CommandRequest;
+use crate::shell::{Event, People};
+use holdfast_core::engine::{CommandRequest, Person};
 use holdfast_core::entry::{By, Precondition};
 use holdfast_core::ids::WorkloadId;
 use serde::{Deserialize, Serialize};
@@ -10,10 +11,11 @@ use serde_json::{Value, json};
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 const REQUEST_MAX_BYTES: u64 = 64 << 10;
 const ANSWER_MAX_BYTES: u64 = 256 << 20;
@@ -34,6 +36,11 @@ pub enum Ask {
     },
     Command {
         workload: Option<String>,
+        /// For what is about a target: freeze and thaw.
+        #[serde(default)]
+        target: Option<String>,
+        #[serde(default)]
+        only_if: Precondition,
         wish: holdfast_core::engine::Wish,
         reason: String,
         key: String,
@@ -61,28 +68,52 @@ pub struct ApiRequest {
 pub enum Query {
     Status,
     Sync,
+    Ready,
+    /// Prometheus text.
+    Metrics,
     Find {
         by: FindBy,
         key: String,
         before: Option<u64>,
         limit: usize,
     },
-    Command(CommandRequest),
+    Command(Box<CommandRequest>),
 }
 
-pub fn serve(path: &Path, events: mpsc::UnboundedSender<Event>) -> io::Result<tokio::task::AbortHandle> {
+pub fn serve(
+    path: &Path,
+    events: mpsc::UnboundedSender<Event>,
+    mut people: watch::Receiver<Arc<People>>,
+) -> io::Result<tokio::task::AbortHandle> {
     // The ledger's lock is held by now, so a socket that is there was left by a daemon that is not.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    open_for(path, &people.borrow_and_update())?;
+    let path = path.to_owned();
+    let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     let task = tokio::spawn(async move {
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Ok(()) = people.changed() => {
+                    if let Err(error) = open_for(&path, &people.borrow_and_update()) {
+                        tracing::error!(error = &error as &dyn std::error::Error, "the socket's mode cannot be set");
+                    }
+                    continue;
+                }
+            };
+            let Ok((stream, _)) = accepted else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let people = people.borrow().clone();
+            // A stranger takes up no slot.
+            let Some(asker) = stream.peer_cred().ok().and_then(|peer| Asker::known(peer.uid(), &people)) else {
+                let refused = json!({ "error": "only the daemon's own user, root and the `users` of its configuration may ask" });
+                let _ = stream.try_write(format!("{refused}\n").as_bytes());
                 continue;
             };
             let Ok(slot) = slots.clone().try_acquire_owned() else {
@@ -91,7 +122,7 @@ pub fn serve(path: &Path, events: mpsc::UnboundedSender<Event>) -> io::Result<to
             let events = events.clone();
             tokio::spawn(async move {
                 // A client that went away is no event.
-                let _ = tokio::time::timeout(ANSWER_WITHIN * 2, one(stream, events)).await;
+                let _ = tokio::time::timeout(ANSWER_WITHIN * 2, one(stream, asker, events)).await;
                 drop(slot);
             });
         }
@@ -99,15 +130,35 @@ pub fn serve(path: &Path, events: mpsc::UnboundedSender<Event>) -> io::Result<to
     Ok(task.abort_handle())
 }
 
-async fn one(stream: UnixStream, events: mpsc::UnboundedSender<Event>) -> io::Result<()> {
-    let uid = stream.peer_cred()?.uid();
+/// Where people are named, each must be able to connect; who it is, the kernel says.
+fn open_for(socket: &Path, people: &People) -> io::Result<()> {
+    let mode = if people.is_empty() { 0o600 } else { 0o666 };
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))
+}
+
+/// Who is at the other end.
+struct Asker {
+    user: String,
+    person: Option<Person>,
+}
+
+impl Asker {
+    fn known(uid: u32, people: &People) -> Option<Self> {
+        let user = user_name(uid);
+        let person = people.get(&user).cloned();
+        let own = rustix::process::getuid().as_raw();
+        (uid == own || uid == 0 || person.is_some()).then_some(Self { user, person })
+    }
+}
+
+async fn one(stream: UnixStream, asker: Asker, events: mpsc::UnboundedSender<Event>) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::io::BufReader::new(read)
         .take(REQUEST_MAX_BYTES)
         .read_line(&mut line)
         .await?;
-    let answer = answer(&line, uid, &events).await;
+    let answer = answer(&line, asker, &events).await;
     let answer = match answer {
         Ok(value) => json!({ "ok": value }),
         Err(message) => json!({ "error": message }),
@@ -118,11 +169,7 @@ async fn one(stream: UnixStream, events: mpsc::UnboundedSender<Event>) -> io::Re
     write.shutdown().await
 }
 
-async fn answer(line: &str, uid: u32, events: &mpsc::UnboundedSender<Event>) -> Result<Value, String> {
-    let own = rustix::process::getuid().as_raw();
-    if uid != own && uid != 0 {
-        return Err("only the daemon's own user and root may ask".into());
-    }
+async fn answer(line: &str, asker: Asker, events: &mpsc::UnboundedSender<Event>) -> Result<Value, String> {
     let ask: Ask = serde_json::from_str(line).map_err(|error| format!("the request is not understood: {error}"))?;
     let query = match ask {
         Ask::Status => Query::Status,
@@ -130,6 +177,8 @@ async fn answer(line: &str, uid: u32, events: &mpsc::UnboundedSender<Event>) -> 
         Ask::Find { by, key, before, limit } => Query::Find { by, key, before, limit },
         Ask::Command {
             workload,
+            target,
+            only_if,
             wish,
             reason,
             key,
@@ -140,19 +189,19 @@ async fn answer(line: &str, uid: u32, events: &mpsc::UnboundedSender<Event>) -> 
                 .map_err(|error| error.to_string())?;
             let by = By {
                 kind: "user".into(),
-                id: user_name(uid),
+                id: asker.user,
                 auth: "peercred".into(),
             };
-            Query::Command(CommandRequest {
+            Query::Command(Box::new(CommandRequest {
                 by,
-                person: None,
+                person: asker.person,
                 workload,
-                target: None,
-                only_if: Precondition::default(),
+                target,
+                only_if,
                 wish,
                 reason,
                 key,
-            })
+            }))
         }
     };
     let (reply, answered) = oneshot::channel();
@@ -208,5 +257,79 @@ pub fn ask(socket: &Path, ask: &Ask) -> Result<Value, ClientError> {
     match answer.get("error").and_then(Value::as_str) {
         Some(message) => Err(ClientError::Refused(message.to_owned())),
         None => Ok(answer["ok"].take()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::check;
+    use crate::shell::Salt;
+    use holdfast_core::engine::Wish;
+
+    /// A configuration that names these unix users.
+    fn people(users: &[&str], salt: &Salt) -> People {
+        let named: String = users
+            .iter()
+            .map(|user| format!("  {user:?}: {{ name: Ada, emails: [ \"Ada@example.com \" ] }}\n"))
+            .collect();
+        let text = format!("repository: {{ url: x }}\ndata: d\nusers:\n{named}");
+        People::new(&check(Path::new("h.yaml"), text.as_bytes()).unwrap(), salt)
+    }
+
+    #[test]
+    fn strangers_may_not_ask() {
+        let dir = tempfile::tempdir().unwrap();
+        let salt = Salt::load(&dir.path().join("salt")).unwrap();
+        let stranger = 4_000_000_000;
+        assert!(Asker::known(stranger, &people(&[], &salt)).is_none());
+        assert!(Asker::known(stranger, &people(&["somebody"], &salt)).is_none());
+        let asker = Asker::known(stranger, &people(&["uid:4000000000"], &salt)).unwrap();
+        assert_eq!(asker.person.unwrap().name, "Ada");
+        assert!(Asker::known(0, &people(&[], &salt)).unwrap().person.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_command_says_who_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let salt = Salt::load(&dir.path().join("salt")).unwrap();
+        let own = user_name(rustix::process::getuid().as_raw());
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let (named, known) = watch::channel(Arc::new(People::default()));
+        let socket = dir.path().join("socket");
+        let mode = |socket: &Path| std::fs::metadata(socket).unwrap().permissions().mode() & 0o777;
+        let task = serve(&socket, events, known).unwrap();
+        assert_eq!(mode(&socket), 0o600);
+        named.send_replace(Arc::new(people(&[&own], &salt)));
+        let deadline = tokio::time::sleep(Duration::from_secs(20));
+        tokio::pin!(deadline);
+        while mode(&socket) != 0o666 {
+            tokio::select! {
+                () = &mut deadline => panic!("the socket's mode did not follow the configuration"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        let command = Ask::Command {
+            workload: Some("main/shop".into()),
+            wish: Wish::Pause,
+            reason: String::new(),
+            key: "k".into(),
+        };
+        let client = tokio::task::spawn_blocking(move || ask(&socket, &command).unwrap());
+        let Some(Event::Api(request, reply)) = inbox.recv().await else {
+            panic!("no request")
+        };
+        let Query::Command(command) = request.query else {
+            panic!("no command")
+        };
+        assert_eq!(command.by.id, own);
+        let expected = Person {
+            name: "Ada".into(),
+            emails: [salt.hash("ada@example.com")].into(),
+        };
+        assert_eq!(command.person, Some(expected));
+        reply.send(Ok(json!("done"))).unwrap();
+        assert_eq!(client.await.unwrap(), json!("done"));
+        task.abort();
     }
 }

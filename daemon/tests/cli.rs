@@ -63,7 +63,7 @@ fn init_writes_what_validate_accepts() {
 fn validate_shows_the_place() {
     let dir = directory(&[("t.yaml", TARGET), ("w.yaml", &WORKLOAD.replace("template", "templat"))]);
     let ran = holdfast(dir.path(), &["validate", "."]);
-    let expected = "error[missing]: template is missing\n  --> w.yaml:5:3\n  |\n5 |   artifacts: { main: r.example.com/shop:1 }\n  |   ^\n  hint: template: {} if the plugin needs none\n\
+    let expected = "error[missing]: template is missing\n  --> w.yaml:5:3\n  |\n5 |   artifacts: { main: r.example.com/shop:1 }\n  |   ^\n  hint: as in template: { memory_mib: 64 }\n\
 error[unknown-field]: unknown field \"templat\"\n  --> w.yaml:7:3\n  |\n7 |   templat: {}\n  |   ^^^^^^^\n  hint: did you mean \"template\"?\n\
 2 errors, 0 warnings; 1 targets, 0 workloads can be used\n";
     assert_eq!((ran.code, ran.out.as_str()), (1, expected));

@@ -6,7 +6,8 @@ packages() {
   case $1 in
     registry) echo docker-registry apache2-utils openssl ;;
     git) echo openssh-server openssh-client apache2 apache2-utils git ;;
-    *) echo "error: no group $1; there are registry and git" >&2; return 2 ;;
+    prometheus) echo prometheus apache2-utils openssl ;;
+    *) echo "error: no group $1; there are registry, git and prometheus" >&2; return 2 ;;
   esac
 }
 

@@ -32,6 +32,7 @@ start() {
   wait_port "$basic" basic
   wait_port "$bearer" bearer
   tell "HOLDFAST_REGISTRY_OPEN=127.0.0.1:$open" "HOLDFAST_REGISTRY_BASIC=127.0.0.1:$basic" "HOLDFAST_REGISTRY_BEARER=127.0.0.1:$bearer" \
+    "HOLDFAST_REGISTRY_ISSUER=http://127.0.0.1:$issuer/token" "HOLDFAST_REGISTRY_ISSUER_HOST=127.0.0.1" \
     "HOLDFAST_REGISTRY_PASSWORD=$TESTBED_DIR/password" "HOLDFAST_REGISTRY_WRONG_PASSWORD=$TESTBED_DIR/wrong-password"
 }
 

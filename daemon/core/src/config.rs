@@ -1,6 +1,7 @@
 //! What the operator's configuration lets the engine know: which plugin drives which target, and its limits.
 
 use crate::ids::{Digest, Millis};
+use crate::spec::TargetSpec;
 use crate::target::PluginRef;
 use std::collections::BTreeMap;
 
@@ -70,6 +71,23 @@ impl EngineConfig {
             digest: digest.clone(),
             grants: rule.grants.clone(),
         })
+    }
+}
+
+impl EngineConfig {
+    /// What keeps a target's `config` from being what the operator fixed for it.
+    pub fn fixed_problem(&self, target: &str, spec: &TargetSpec) -> Option<String> {
+        let rule = self
+            .bindings
+            .iter()
+            .find(|rule| rule.plugin == spec.plugin && matches(&rule.target, target))?;
+        let (field, wanted) = rule
+            .fixed
+            .iter()
+            .find(|(field, wanted)| spec.config.get(field) != Some(wanted))?;
+        Some(format!(
+            "config.{field} must be {wanted}: the operator's configuration fixes it for this target"
+        ))
     }
 }
 

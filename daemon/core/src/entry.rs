@@ -4,7 +4,7 @@
 //! content, which is durable before the entry is.
 
 use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, UnitId, WorkloadId};
-use crate::spec::{Selector, TargetSpec, WorkloadSpec};
+use crate::spec::{JobRef, Selector, TargetSpec, WorkloadSpec};
 use crate::target::{Abilities, FaultClass, PluginRef, Verb};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -282,6 +282,11 @@ pub struct RolloutChange {
     /// With `rolling`: where each artifact comes from, name to `registry/repository` (no tag, no digest).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, String>,
+    /// With `rolling`: the release's jobs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<JobRef>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<JobRef>,
     /// With `rolling`: name to pinned index digest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub artifacts: BTreeMap<String, Digest>,
@@ -574,8 +579,29 @@ pub struct Drift {
     pub what: DriftKind,
     pub wanted: String,
     pub seen: String,
-    /// What is done about it: "replace", "scale", "route", "retire" or "nothing".
-    pub answer: String,
+    pub answer: DriftAnswer,
+}
+
+/// What is done about drift.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriftAnswer {
+    /// A new generation of the same release.
+    Replace,
+    Scale,
+    Route,
+    Retire,
+    /// Frozen: it is only written down.
+    Nothing,
+    /// It is as it should be again. With `content`: `seen` is the fingerprint that counts from now on.
+    Over,
+}
+
+impl DriftAnswer {
+    /// Whether it counts against the limits on heals.
+    pub fn counts(self) -> bool {
+        matches!(self, DriftAnswer::Replace | DriftAnswer::Scale | DriftAnswer::Retire)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -593,8 +619,6 @@ pub enum DriftKind {
     Route,
     /// A generation of ours that nothing wants.
     Extra,
-    /// Edited, and edited back or filled in by the target: the new fingerprint counts.
-    Rebased,
 }
 
 /// A numeric limit was reached: that class of effect waits for a person.

@@ -149,6 +149,25 @@ pub struct Job {
     pub repeatable: bool,
 }
 
+/// A job without its content: what State keeps of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRef {
+    pub name: String,
+    pub scope: JobScope,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeatable: bool,
+}
+
+impl From<&Job> for JobRef {
+    fn from(job: &Job) -> Self {
+        Self {
+            name: job.name.clone(),
+            scope: job.scope,
+            repeatable: job.repeatable,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum JobScope {

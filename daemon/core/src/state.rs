@@ -5,13 +5,15 @@
 
 use crate::entry::*;
 use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, WorkloadId, fence};
-use crate::spec::{ArtifactSpec, JobScope, Selector, TargetSpec, WorkloadSpec};
+use crate::spec::{ArtifactSpec, JobRef, JobScope, Selector, TargetSpec, WorkloadSpec};
 use crate::target::{Abilities, FaultClass, Hook, PluginRef, Verb};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Releases that stay eligible for a way back, newest last.
 const PROVEN_KEPT: usize = 16;
+/// Proofs of a unit that are remembered.
+const UNIT_PROVEN_KEPT: usize = 8;
 /// Idempotency keys of commands that are remembered.
 const COMMAND_KEYS_KEPT: usize = 256;
 const HOUR_MS: Millis = 3_600_000;
@@ -36,6 +38,9 @@ pub struct State {
     /// The limit on heals was reached: since this entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heal_guard: Option<Seq>,
+    /// Plugins that ever drove something here, by digest: the ledger holds each as a blob.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plugins: BTreeMap<Digest, String>,
 }
 
 /// Nothing new begins here.
@@ -58,6 +63,9 @@ pub struct SourceHead {
     pub contributors: BTreeSet<String>,
     /// A tip that is no fast-forward: not taken until a person says so.
     pub rewrite: Option<String>,
+    /// A rewritten tip that a person said yes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -65,6 +73,9 @@ pub struct TargetState {
     pub spec: Option<TargetSpec>,
     pub presence: Option<Presence>,
     pub seq: Seq,
+    /// When its manifest last changed or went.
+    #[serde(default)]
+    pub changed_t: Millis,
     pub claim: Claim,
     pub unreachable: Option<String>,
     /// Ledger time at which it was written down that the target is away.
@@ -89,6 +100,9 @@ pub enum Claim {
 pub struct WorkloadState {
     pub spec: Option<WorkloadSpec>,
     pub spec_seq: Seq,
+    /// When its manifest last changed or went.
+    #[serde(default)]
+    pub changed_t: Millis,
     pub commit: String,
     /// Who wrote the revision that the spec is of.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -209,6 +223,9 @@ pub struct Request {
     pub now: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<ApprovalState>,
+    /// The last `advance`: a wave's hold that began before it is over.
+    #[serde(default)]
+    pub advanced: Seq,
     /// Who wrote what it deploys.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub contributors: BTreeSet<String>,
@@ -235,6 +252,19 @@ pub struct ReleaseState {
     pub sources: BTreeMap<String, String>,
     /// Artifact name to the blob that lists its per-platform images.
     pub images: BTreeMap<String, Digest>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<JobRef>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<JobRef>,
+}
+
+impl ReleaseState {
+    pub fn jobs(&self, hook: Hook) -> &[JobRef] {
+        match hook {
+            Hook::Before => &self.before,
+            Hook::After => &self.after,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,6 +303,12 @@ pub struct UnitState {
     /// What was written down about drift and is not over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftState>,
+    /// The limit on heals of this unit was reached: since this entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heal_guard: Option<Seq>,
+    /// What was proven here, with the target's captured values and config; newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proven: Vec<(ReleaseId, Digest)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -302,7 +338,15 @@ impl Default for UnitState {
             parked: Vec::new(),
             heals: Vec::new(),
             drift: None,
+            heal_guard: None,
+            proven: Vec::new(),
         }
+    }
+}
+
+impl UnitState {
+    pub fn has_proven(&self, release: &ReleaseId, captured: &Digest) -> bool {
+        self.proven.iter().any(|(r, c)| r == release && c == captured)
     }
 }
 
@@ -318,6 +362,17 @@ pub struct GenState {
     pub launched: bool,
     pub fingerprint: String,
     pub since: Millis,
+    /// The size that it was given last.
+    #[serde(default)]
+    pub size: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abilities: Option<Abilities>,
+}
+
+impl GenState {
+    pub fn can(&self) -> Abilities {
+        self.abilities.clone().unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -464,7 +519,10 @@ impl State {
             Body::Spec(spec) => self.fold_spec(entry, spec),
             Body::Target(change) => self.fold_target(entry, change),
             Body::Command(command) => self.fold_command(entry, command),
-            Body::Plugin(_) | Body::Clock(_) => {}
+            Body::Plugin(plugin) => {
+                self.plugins.insert(plugin.digest.clone(), plugin.name.clone());
+            }
+            Body::Clock(_) => {}
             Body::Guard(guard) => match &entry.on.workload {
                 Some(_) => self.fold_workload(entry),
                 None if guard.class == "heals-per-hour" => self.heal_guard = Some(entry.seq),
@@ -480,7 +538,9 @@ impl State {
             | Body::Result(_)
             | Body::Verdict(_)
             | Body::Quarantine(_) => {
-                if let Body::Attempt(AttemptChange::Began { heal: true, .. }) = &entry.body {
+                if let Body::Drift(drift) = &entry.body
+                    && drift.answer.counts()
+                {
                     remember_heal(&mut self.heals, entry.t);
                 }
                 self.fold_workload(entry);
@@ -504,6 +564,7 @@ impl State {
                 problems: source.problems.clone(),
                 contributors: source.contributors.clone(),
                 rewrite: None,
+                accepted: None,
             });
         } else if let Some(head) = &mut self.source {
             head.rewrite = Some(source.new.clone());
@@ -524,6 +585,7 @@ impl State {
         match (&spec.object, &entry.on.workload, &entry.on.target) {
             (SpecObject::Workload { presence, spec: content }, Some(id), _) => {
                 let workload = self.workloads.entry(id.clone()).or_default();
+                workload.changed_t = entry.t;
                 workload.presence = Some(*presence);
                 if let Some(content) = content {
                     // Pins of texts that no manifest names any more stay: going back to the old text returns the old pin.
@@ -536,6 +598,7 @@ impl State {
             }
             (SpecObject::Target { presence, spec: content }, _, Some(name)) => {
                 let target = self.targets.entry(name.clone()).or_default();
+                target.changed_t = entry.t;
                 target.presence = Some(*presence);
                 target.seq = entry.seq;
                 if let Some(content) = content {
@@ -566,6 +629,9 @@ impl State {
         if self.command_keys.len() > COMMAND_KEYS_KEPT {
             self.command_keys.remove(0);
         }
+        if let (CommandVerb::AcceptRewrite { commit }, Some(head)) = (&command.verb, &mut self.source) {
+            head.accepted = Some(commit.clone());
+        }
         if let CommandVerb::AllowRemovals { workloads } = &command.verb {
             for id in workloads {
                 if let Some(workload) = self.workloads.get_mut(id) {
@@ -585,10 +651,10 @@ impl State {
             (CommandVerb::AllowHeals, _, _) => {
                 self.heals.clear();
                 self.heal_guard = None;
-                self.workloads
-                    .values_mut()
-                    .flat_map(|w| w.units.values_mut())
-                    .for_each(|unit| unit.heals.clear());
+                for unit in self.workloads.values_mut().flat_map(|w| w.units.values_mut()) {
+                    unit.heals.clear();
+                    unit.heal_guard = None;
+                }
             }
             (verb, Some(id), _) => {
                 if let Some(workload) = self.workloads.get_mut(id) {
@@ -629,6 +695,7 @@ impl WorkloadState {
             }
             CommandVerb::DeployNow => request.now = true,
             CommandVerb::Advance => {
+                request.advanced = entry.seq;
                 for attempt in self.units.values_mut().filter_map(|unit| unit.attempt.as_mut()) {
                     attempt.passed = Some(attempt.weight);
                     attempt.judged = None;
@@ -661,6 +728,7 @@ impl WorkloadState {
             unit.faults = 0;
             unit.last_fault = None;
             unit.heals.clear();
+            unit.heal_guard = None;
         }
     }
 
@@ -805,6 +873,7 @@ impl WorkloadState {
                     wave: change.wave,
                     now: false,
                     approvals: Vec::new(),
+                    advanced: id,
                     contributors: self.contributors.clone(),
                 });
                 let images = change
@@ -816,6 +885,8 @@ impl WorkloadState {
                     artifacts: change.artifacts.clone(),
                     sources: change.sources.clone(),
                     images,
+                    before: change.before.clone(),
+                    after: change.after.clone(),
                 });
             }
         }
@@ -832,6 +903,11 @@ impl WorkloadState {
         match quarantine.action {
             QuarantineAction::Set => {
                 self.proven.retain(|release| *release != quarantine.release);
+                for unit in self.units.values_mut() {
+                    unit.proven.retain(|(release, captured)| {
+                        *release != quarantine.release || quarantine.values.as_ref().is_some_and(|values| values != captured)
+                    });
+                }
                 self.quarantine
                     .entry(quarantine.release.clone())
                     .or_default()
@@ -871,10 +947,15 @@ impl WorkloadState {
 impl UnitState {
     fn fold(&mut self, entry: &Entry, commit: String) {
         match &entry.body {
+            Body::Guard(_) => self.heal_guard = Some(entry.seq),
             Body::Drift(drift) => {
-                if drift.what == DriftKind::Rebased {
+                if drift.answer.counts() {
+                    remember_heal(&mut self.heals, entry.t);
+                    self.heal_guard = None;
+                }
+                if drift.answer == DriftAnswer::Over {
                     let current = self.current.and_then(|number| self.generations.get_mut(&number));
-                    if let Some(current) = current {
+                    if let Some(current) = current.filter(|_| drift.what == DriftKind::Content) {
                         current.fingerprint = drift.seen.clone();
                     }
                     self.drift = None;
@@ -889,11 +970,7 @@ impl UnitState {
             }
             Body::Attempt(change) => self.fold_attempt(entry, change, commit),
             Body::Intent(intent) => {
-                if let Verb::Launch { generation, .. } = intent.verb
-                    && let Some(generation) = self.generations.get_mut(&generation)
-                {
-                    generation.launched = true;
-                }
+                self.fold_intent(&intent.verb);
                 self.intent = Some(OpenIntent {
                     seq: entry.seq,
                     verb: intent.verb.clone(),
@@ -918,6 +995,26 @@ impl UnitState {
         }
     }
 
+    /// From its intent on, an effect may be on the target.
+    fn fold_intent(&mut self, verb: &Verb) {
+        match verb {
+            Verb::Launch { generation, size } | Verb::Scale { generation, size } => {
+                if let Some(generation) = self.generations.get_mut(generation) {
+                    generation.launched = true;
+                    generation.size = *size;
+                }
+            }
+            Verb::Route { shares, .. } => {
+                for share in shares.iter().filter(|share| share.live > 0) {
+                    if let Some(generation) = self.generations.get_mut(&share.number) {
+                        generation.launched = true;
+                    }
+                }
+            }
+            Verb::Retire { .. } | Verb::Run { .. } => {}
+        }
+    }
+
     fn fold_attempt(&mut self, entry: &Entry, change: &AttemptChange, commit: String) {
         match change {
             AttemptChange::Began {
@@ -931,9 +1028,6 @@ impl UnitState {
                 revived,
                 heal,
             } => {
-                if *heal {
-                    remember_heal(&mut self.heals, entry.t);
-                }
                 self.parked.retain(|number| number != generation);
                 self.next_generation = self.next_generation.max(generation + 1);
                 let generation_state = GenState {
@@ -945,6 +1039,8 @@ impl UnitState {
                     launched: *revived,
                     fingerprint: String::new(),
                     since: entry.t,
+                    size: 0,
+                    abilities: abilities.clone(),
                 };
                 self.generations.insert(*generation, generation_state);
                 self.attempt = Some(AttemptState {
@@ -1026,6 +1122,12 @@ impl UnitState {
                 self.parked = parked.clone();
                 self.drift = None;
                 if *outcome == AttemptOutcome::Succeeded {
+                    let proof = (attempt.release.clone(), attempt.captured.clone());
+                    self.proven.retain(|known| *known != proof);
+                    self.proven.push(proof);
+                    if self.proven.len() > UNIT_PROVEN_KEPT {
+                        self.proven.remove(0);
+                    }
                     self.current = Some(attempt.generation);
                     self.generations
                         .retain(|number, _| *number == attempt.generation || parked.contains(number));
@@ -1074,9 +1176,13 @@ impl UnitState {
         } else {
             self.faults = 0;
             self.last_fault = None;
-            if let (Verb::Launch { generation, .. }, Some(attempt)) = (&intent.verb, self.attempt.as_mut())
-                && attempt.generation == *generation
-            {
+            let made = match &intent.verb {
+                Verb::Launch { generation, .. } | Verb::Scale { generation, .. } => Some(*generation),
+                // What is not staged comes to be by its route.
+                Verb::Route { lead, .. } => Some(*lead),
+                Verb::Retire { .. } | Verb::Run { .. } => None,
+            };
+            if let Some(attempt) = self.attempt.as_mut().filter(|attempt| Some(attempt.generation) == made) {
                 attempt.launched = true;
             }
         }

@@ -1,6 +1,6 @@
 //! What the engine and a target say to each other, in plain values. They mirror `sdk/wit` one to one; the host converts.
 
-use crate::ids::{Digest, FULL_SHARE, GenNumber, Seq};
+use crate::ids::{Digest, FULL_SHARE, GenNumber};
 use crate::spec::JobScope;
 use serde::{Deserialize, Serialize};
 
@@ -410,11 +410,4 @@ pub struct PluginRef {
     pub digest: Digest,
     /// Hash of what the operator granted it for this target.
     pub grants: Digest,
-}
-
-/// An observation and how fresh it is: begun when every entry below `begun` was durable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observed {
-    pub begun: Seq,
-    pub page: Page,
 }

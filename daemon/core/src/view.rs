@@ -1,11 +1,18 @@
-//! What people see of State: two lines for each workload, Wanted and Running, every wait with since-when, and each way
-//! out as a command. Plain data; the CLI draws it and `--json` prints it.
+//! What people see of State: two lines for each workload, Wanted and Running, every wait with since-when and what ends
+//! it, and each way out as a command. Plain data; the CLI draws it and `--json` prints it.
+
+mod exits;
+mod log;
+mod unit;
+
+pub use log::last_log_lines;
+pub use unit::{AttemptView, DriftView, LastView, OverlayView, ParkedView, UnitView};
 
 use crate::engine::Engine;
-use crate::entry::{AttemptOutcome, PhaseName, Presence, RolloutState};
-use crate::ids::{FULL_SHARE, Millis, deploy_id};
+use crate::entry::{Presence, RolloutState};
+use crate::ids::{Millis, WorkloadId};
 use crate::plan::Waiting;
-use crate::state::{Claim, State, UnitState, WorkloadState};
+use crate::state::{Claim, Frozen, JobOutcome, Request, State, WorkloadState};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -19,12 +26,17 @@ pub struct StatusView {
     pub source: Option<SourceView>,
     pub targets: Vec<TargetView>,
     pub workloads: Vec<WorkloadView>,
+    /// What a person can do about what is not one workload's.
+    #[serde(default)]
+    pub exits: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceView {
     pub commit: String,
     pub summary: String,
+    #[serde(default)]
+    pub since: Millis,
     pub problems: Vec<String>,
     /// A rewritten tip that waits for a person.
     pub rewrite: Option<String>,
@@ -38,15 +50,36 @@ pub struct TargetView {
     pub state: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Millis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<FrozenView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrozenView {
+    pub by: String,
+    pub reason: String,
+    pub since: Millis,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WorkloadView {
     pub name: String,
     /// present, unknown or absent.
     pub presence: String,
+    /// The manifest says `suspend: true`.
+    pub suspended: bool,
+    pub frozen: Option<FrozenView>,
+    /// The entry with the newest manifest, and whether the request below does what it says.
+    pub spec: u64,
+    pub taken_up: bool,
     pub wanted: Option<WantedView>,
-    pub waiting: Option<Waiting>,
+    pub waiting: Option<WaitView>,
+    pub wave: Option<WaveView>,
+    pub approvals: Vec<ApprovalView>,
+    pub jobs: Vec<JobView>,
     pub units: Vec<UnitView>,
     pub quarantine: Vec<QuarantineView>,
     pub moved_tags: Vec<MovedTagView>,
@@ -61,42 +94,71 @@ pub struct WantedView {
     pub request: u64,
     pub release: String,
     pub commit: String,
+    /// What made the request.
+    #[serde(default)]
+    pub cause: CauseView,
     pub state: RolloutState,
     pub since: Millis,
+    #[serde(default)]
+    pub began: Millis,
     pub reason: String,
     pub message: String,
     pub paused: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct UnitView {
-    pub target: String,
-    pub phase: PhaseName,
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CauseView {
+    /// commit, selection, repin or command; empty while it is not looked up.
+    pub kind: String,
+    /// The commit's summary, the reference, or who said what and why.
+    pub text: String,
+}
+
+/// What somebody waits for, since when, and what ends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitView {
+    /// A stable word.
+    pub on: String,
+    pub message: String,
     pub since: Millis,
-    /// What serves: generation, release.
-    pub generation: Option<u32>,
-    pub release: Option<String>,
-    pub attempt: Option<AttemptView>,
-    pub last: Option<LastView>,
-    pub waiting: Option<Waiting>,
-    pub held: bool,
+    /// When it ends by itself, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Millis>,
+    /// What ends it, for people; empty where that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ends: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AttemptView {
-    pub deploy: String,
-    pub generation: u32,
-    pub release: String,
-    /// In 1/10000.
-    pub weight: u32,
+pub struct WaveView {
+    /// From 1.
+    pub number: u32,
+    pub of: u32,
+    /// Targets that this wave reaches, of all that the workload is placed on.
+    pub reaches: u32,
+    pub targets: u32,
+    /// Targets that run the release, alone.
+    pub stable: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LastView {
-    pub deploy: String,
-    pub release: String,
-    pub outcome: AttemptOutcome,
-    pub reason: String,
+pub struct ApprovalView {
+    /// Weight in 1/10000.
+    pub step: u32,
+    pub given: Vec<String>,
+    pub needed: u32,
+    /// This one is waited for next.
+    pub awaited: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// `HOOK/JOB`, or `HOOK/JOB@TARGET` for a job of each target.
+    pub job: String,
+    pub target: String,
+    pub outcome: JobOutcome,
+    pub since: Millis,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
@@ -121,16 +183,32 @@ pub fn status(engine: &Engine) -> StatusView {
     view.durable = engine.durable();
     view.t = engine.now().t;
     for workload in &mut view.workloads {
-        let Ok(id) = crate::ids::WorkloadId::try_from(workload.name.clone()) else {
+        let Ok(id) = WorkloadId::try_from(workload.name.clone()) else {
             continue;
         };
-        workload.waiting = engine.waiting(&id, None).cloned();
+        workload.waiting = engine.waiting(&id, None).map(|waiting| wait_view(waiting, id.name()));
         for unit in &mut workload.units {
-            unit.waiting = engine.waiting(&id, Some(&unit.target)).cloned();
+            unit.waiting = engine
+                .waiting(&id, Some(&unit.target))
+                .map(|waiting| wait_view(waiting, id.name()));
+            let stalled = engine.unit_facts(&id, &unit.target).and_then(|facts| facts.stalled.as_ref());
+            unit.overlays.extend(stalled.map(|message| OverlayView {
+                name: "stalled".into(),
+                message: message.clone(),
+                since: None,
+            }));
         }
         workload.settled = workload.settled && workload.waiting.is_none();
+        exits::add_waits(workload, id.name());
     }
-    for target in &mut view.targets {
+    view.targets = targets(engine);
+    view
+}
+
+/// Targets alone.
+pub fn targets(engine: &Engine) -> Vec<TargetView> {
+    let mut views: Vec<TargetView> = target_views(engine.state());
+    for target in &mut views {
         if let Some(fault) = engine
             .target_facts(&target.name)
             .and_then(|facts| facts.last_failure.as_ref())
@@ -139,17 +217,25 @@ pub fn status(engine: &Engine) -> StatusView {
             target.message = fault.message.clone();
         }
     }
-    view
+    views
+}
+
+fn target_views(state: &State) -> Vec<TargetView> {
+    state.targets.iter().map(|(name, target)| target_view(name, target)).collect()
 }
 
 pub fn of_state(state: &State) -> StatusView {
     let source = state.source.as_ref().map(|head| SourceView {
         commit: head.commit.clone(),
         summary: head.summary.clone(),
+        since: head.t,
         problems: head
             .problems
             .iter()
-            .map(|p| format!("{}:{}:{}: {}", p.file, p.line, p.column, p.message))
+            .map(|p| match p.file.is_empty() {
+                true => p.message.clone(),
+                false => format!("{}:{}:{}: {}", p.file, p.line, p.column, p.message),
+            })
             .collect(),
         rewrite: head.rewrite.clone(),
     });
@@ -160,12 +246,13 @@ pub fn of_state(state: &State) -> StatusView {
         epoch: state.epoch,
         owner: state.owner.clone(),
         source,
-        targets: state.targets.iter().map(|(name, target)| target_view(name, target)).collect(),
+        targets: target_views(state),
         workloads: state
             .workloads
             .iter()
-            .map(|(id, workload)| workload_view(state, id.as_str(), id.name(), workload))
+            .map(|(id, workload)| workload_view(state, id, workload))
             .collect(),
+        exits: exits::of_all(state),
     }
 }
 
@@ -190,20 +277,31 @@ fn target_view(name: &str, target: &crate::state::TargetState) -> TargetView {
         plugin,
         state: state.to_owned(),
         message,
+        since: (state == "unreachable").then_some(target.unreachable_t),
+        frozen: target.frozen.as_ref().map(frozen_view),
     }
 }
 
-fn workload_view(state: &State, id: &str, name: &str, workload: &WorkloadState) -> WorkloadView {
-    let wanted = workload.request.as_ref().map(|request| WantedView {
-        request: request.id,
-        release: request.release.to_string(),
-        commit: request.commit.clone(),
-        state: request.state,
-        since: request.since,
-        reason: request.reason.clone(),
-        message: request.message.clone(),
-        paused: request.paused,
-    });
+fn frozen_view(frozen: &Frozen) -> FrozenView {
+    FrozenView {
+        by: frozen.by.clone(),
+        reason: frozen.reason.clone(),
+        since: frozen.t,
+    }
+}
+
+fn wait_view(waiting: &Waiting, name: &str) -> WaitView {
+    WaitView {
+        on: waiting.on.clone(),
+        message: waiting.message.clone(),
+        since: waiting.since,
+        until: waiting.until,
+        ends: exits::end_of(&waiting.on, name),
+    }
+}
+
+fn workload_view(state: &State, id: &WorkloadId, workload: &WorkloadState) -> WorkloadView {
+    let request = workload.request.as_ref();
     let quarantine = workload.quarantine.iter().flat_map(|(release, all)| {
         all.last().map(|q| QuarantineView {
             release: release.to_string(),
@@ -221,35 +319,141 @@ fn workload_view(state: &State, id: &str, name: &str, workload: &WorkloadState) 
         })
     });
     let busy = workload.units.values().any(|unit| unit.attempt.is_some());
-    let requested = workload
-        .request
-        .as_ref()
-        .is_some_and(|request| request.id >= workload.spec_seq || !is_wish_new(workload));
-    let decided = workload
-        .request
-        .as_ref()
-        .is_some_and(|request| !matches!(request.state, RolloutState::Rolling | RolloutState::Aborting));
+    let taken_up = request.is_some_and(|request| request.id >= workload.wish_seq() || !is_wish_new(workload));
+    let decided = request.is_some_and(|request| {
+        !matches!(
+            request.state,
+            RolloutState::Rolling | RolloutState::Holding | RolloutState::Aborting
+        )
+    });
     let placed = state.placed(workload).count();
     WorkloadView {
-        name: id.to_owned(),
+        name: id.to_string(),
         presence: match workload.presence {
             Some(Presence::Absent) => "absent",
             Some(Presence::Unknown) => "unknown",
             Some(Presence::Present) | None => "present",
         }
         .to_owned(),
-        wanted,
+        suspended: workload.spec.as_ref().is_some_and(|spec| spec.suspend),
+        frozen: workload.frozen.as_ref().map(frozen_view),
+        spec: workload.spec_seq,
+        taken_up,
+        wanted: request.map(|request| wanted_view(state, workload, request)),
         waiting: None,
+        wave: wave_view(state, workload),
+        approvals: approval_views(workload),
+        jobs: job_views(workload),
         units: workload
             .units
             .iter()
-            .map(|(target, unit)| unit_view(state, target, unit))
+            .map(|(target, unit)| unit::unit_view(state, workload, target, unit))
             .collect(),
         quarantine: quarantine.collect(),
         moved_tags: moved.collect(),
-        exits: exits(name, workload),
-        settled: !busy && ((requested && decided) || placed == 0),
+        exits: exits::of_workload(id.name(), workload),
+        settled: !busy && ((taken_up && decided) || placed == 0),
     }
+}
+
+fn wanted_view(state: &State, workload: &WorkloadState, request: &Request) -> WantedView {
+    WantedView {
+        request: request.id,
+        release: request.release.to_string(),
+        commit: request.commit.clone(),
+        cause: cause_view(state, workload, request),
+        state: request.state,
+        since: request.since,
+        began: request.began,
+        reason: request.reason.clone(),
+        message: request.message.clone(),
+        paused: request.paused,
+    }
+}
+
+/// As far as State tells; the ledger has the rest.
+fn cause_view(state: &State, workload: &WorkloadState, request: &Request) -> CauseView {
+    let selected = workload.selections.values().find(|selection| selection.seq == request.id);
+    let head = state.source.as_ref().filter(|head| head.commit == request.commit);
+    match (selected, head) {
+        (Some(selection), _) => CauseView {
+            kind: "selection".into(),
+            text: selection.reference(),
+        },
+        (None, Some(head)) if request.id == workload.spec_seq => CauseView {
+            kind: "commit".into(),
+            text: head.summary.clone(),
+        },
+        _ => CauseView::default(),
+    }
+}
+
+fn wave_view(state: &State, workload: &WorkloadState) -> Option<WaveView> {
+    let request = workload.request.as_ref().filter(|request| request.is_open())?;
+    let placed: Vec<&String> = state.placed(workload).map(|(name, _)| name).collect();
+    let targets = u32::try_from(placed.len()).ok()?;
+    let sizes = workload.spec.as_ref()?.placement.wave_sizes(targets);
+    let is_stable = |target: &&&String| {
+        let unit = workload.units.get(**target);
+        unit.is_some_and(|unit| {
+            let current = unit.current.and_then(|number| unit.generations.get(&number));
+            unit.attempt.is_none() && current.is_some_and(|current| current.release == request.release)
+        })
+    };
+    Some(WaveView {
+        number: request.wave + 1,
+        of: u32::try_from(sizes.len()).ok()?,
+        reaches: sizes.get(request.wave as usize).map_or(targets, |(size, _)| *size),
+        targets,
+        stable: u32::try_from(placed.iter().filter(is_stable).count()).ok()?,
+    })
+}
+
+fn approval_views(workload: &WorkloadState) -> Vec<ApprovalView> {
+    let open = workload.request.as_ref().filter(|request| request.is_open());
+    let asked = workload.spec.as_ref().and_then(|spec| spec.approval.as_ref());
+    let (Some(request), Some(approval)) = (open, asked) else {
+        return Vec::new();
+    };
+    let awaited = awaited_step(workload);
+    let steps = approval.before.iter();
+    steps
+        .map(|step| ApprovalView {
+            step: *step,
+            given: request.approvers(*step).into_iter().map(str::to_owned).collect(),
+            needed: approval.count,
+            awaited: awaited == Some(*step),
+        })
+        .collect()
+}
+
+/// The step that misses approvals and comes next: the smallest above the weights reached so far.
+pub fn awaited_step(workload: &WorkloadState) -> Option<u32> {
+    let request = workload.request.as_ref().filter(|request| request.is_open())?;
+    let approval = workload.spec.as_ref()?.approval.as_ref()?;
+    let attempts = workload.units.values().filter_map(|unit| unit.attempt.as_ref());
+    let weights = attempts
+        .filter(|attempt| attempt.request == request.id)
+        .map(|attempt| attempt.weight);
+    let reached = weights.min().unwrap_or(0);
+    let missing = |step: u32| request.approvers(step).len() < approval.count as usize;
+    let steps = approval.before.iter().copied();
+    steps.filter(|step| *step > reached && missing(*step)).min()
+}
+
+fn job_views(workload: &WorkloadState) -> Vec<JobView> {
+    let request = workload.request.as_ref();
+    let jobs = request.and_then(|request| workload.jobs.get(&request.release));
+    jobs.into_iter()
+        .flatten()
+        .map(|(job, state)| JobView {
+            job: job.clone(),
+            target: state.target.clone(),
+            outcome: state.outcome,
+            since: state.t,
+            message: state.message.clone(),
+        })
+        .collect()
 }
 
 /// Whether the manifest says something that no request has taken up.
@@ -267,66 +471,32 @@ fn is_wish_new(workload: &WorkloadState) -> bool {
     })
 }
 
-fn unit_view(state: &State, target: &str, unit: &UnitState) -> UnitView {
-    let current = unit.current.and_then(|number| unit.generations.get(&number));
-    UnitView {
-        target: target.to_owned(),
-        phase: unit.phase,
-        since: unit.phase_t,
-        generation: unit.current,
-        release: current.map(|generation| generation.release.to_string()),
-        attempt: unit.attempt.as_ref().map(|attempt| AttemptView {
-            deploy: deploy_id(state.epoch, attempt.id),
-            generation: attempt.generation,
-            release: attempt.release.to_string(),
-            weight: if matches!(unit.phase, PhaseName::Baking | PhaseName::Retiring) {
-                FULL_SHARE
-            } else {
-                attempt.weight
-            },
-        }),
-        last: unit.last.as_ref().map(|last| LastView {
-            deploy: deploy_id(state.epoch, last.id),
-            release: last.release.to_string(),
-            outcome: last.outcome,
-            reason: last.reason.clone(),
-            message: last.message.clone(),
-        }),
-        waiting: None,
-        held: unit.held,
-    }
+/// A weight in 1/10000 as percent, with at most three digits. Never rounded up: what is not all is not 100.
+pub fn percent(weight: u32) -> String {
+    let (whole, hundredths) = (weight / 100, weight % 100);
+    let text = match whole {
+        0..=9 => format!("{whole}.{hundredths:02}"),
+        10..=99 => format!("{whole}.{}", hundredths / 10),
+        _ => return whole.to_string(),
+    };
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn exits(name: &str, workload: &WorkloadState) -> Vec<String> {
-    let mut exits = Vec::new();
-    if let Some(request) = &workload.request {
-        match request.state {
-            RolloutState::Rolling if request.paused => exits.push(format!("holdfast resume {name}")),
-            RolloutState::Rolling => {
-                exits.push(format!("holdfast pause {name}"));
-                if workload
-                    .units
-                    .values()
-                    .any(|unit| matches!(unit.phase, PhaseName::Shifting | PhaseName::Baking))
-                {
-                    exits.push(format!("holdfast advance {name}"));
-                }
-            }
-            RolloutState::Halted => exits.push(format!("holdfast resume {name}")),
-            _ => {}
-        }
-        if request.is_open() {
-            exits.push(format!("holdfast abort {name}"));
-        }
-        if request.state == RolloutState::Succeeded && workload.proven.len() > 1 {
-            exits.push(format!("holdfast rollback {name}"));
-        }
-        if workload.quarantine.contains_key(&request.release) {
-            exits.push(format!("holdfast quarantine lift {name} {}", request.release.short()));
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn percentages_have_at_most_three_digits() {
+        for (weight, text) in [
+            (0, "0"),
+            (1, "0.01"),
+            (250, "2.5"),
+            (999, "9.99"),
+            (1_000, "10"),
+            (1_234, "12.3"),
+            (9_999, "99.9"),
+            (10_000, "100"),
+        ] {
+            assert_eq!(super::percent(weight), text);
         }
     }
-    if workload.units.values().any(|unit| unit.held) {
-        exits.push(format!("holdfast allow-removals {name}"));
-    }
-    exits
 }

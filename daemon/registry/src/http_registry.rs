@@ -1,17 +1,20 @@
-//! One registry server over HTTP: requests with authentication, caps and honest errors.
+//! One registry server over HTTP: requests with authentication, redirects, caps and honest errors.
 
 use crate::auth::{self, Challenge};
 use crate::config::RegistryConfig;
-use crate::reference::Reference;
+use crate::reference::{Reference, is_digest};
+use crate::resolve::Wanted;
 use crate::{
     Class, ConfigError, DOCKER_LIST_TYPE, DOCKER_MANIFEST_TYPE, INDEX_TYPE, MANIFEST_MAX_BYTES, MANIFEST_TYPE, RegistryError,
+    TAGS_MAX, TAGS_MAX_BYTES,
 };
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, IF_NONE_MATCH, LINK, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::{Client, Response, Url};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use std::collections::BTreeMap;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -19,6 +22,9 @@ use tokio::sync::Semaphore;
 const CONCURRENT_REQUESTS: usize = 8;
 const REDIRECTS_MAX: usize = 5;
 const TOKEN_MAX_BYTES: u64 = 256 << 10;
+const TAGS_PER_PAGE: usize = 1_000;
+const TAG_PAGES_MAX: usize = 200;
+const CONTENT_DIGEST: &str = "docker-content-digest";
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
 pub struct HttpRegistry {
@@ -32,6 +38,8 @@ pub struct HttpRegistry {
 /// A manifest as it came: raw bytes are what digests are about.
 pub struct RawManifest {
     pub bytes: Vec<u8>,
+    /// The digest that the answer's header gives.
+    pub claimed: Option<String>,
     pub media_type: String,
     pub status: u16,
     pub headers: BTreeMap<String, String>,
@@ -89,34 +97,36 @@ impl HttpRegistry {
         Url::parse(&text).map_err(|error| RegistryError::new(Class::Invalid, text, error.to_string()))
     }
 
-    /// HEAD as a change detector: the digest that the registry says the tag has. None: it does not say, or knows no HEAD.
+    /// The digest that the registry says the tag has. None: it does not say, or knows no HEAD.
     pub async fn head(&self, reference: &Reference, known: Option<&str>) -> Result<Option<String>, RegistryError> {
+        let what = reference.to_string();
         let url = self.url(&reference.repository, &format!("manifests/{}", reference.version_text()))?;
         let mut headers = accept();
         if let Some(value) = known.and_then(|known| format!("\"{known}\"").parse().ok()) {
             headers.insert(IF_NONE_MATCH, value);
         }
-        let response = self.send(Method::HEAD, url, headers, &reference.repository).await?;
+        let response = self.follow(Method::HEAD, url, headers, &reference.repository, &what).await?;
         match response.status() {
             StatusCode::NOT_MODIFIED => Ok(known.map(str::to_owned)),
-            status if status.is_success() => Ok(header(response.headers(), "docker-content-digest")),
-            // Some registries answer HEAD with 404 or 405 where GET works.
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(None),
-            _ => Err(failure(&reference.to_string(), response).await),
+            status if status.is_success() => claimed_digest(&what, response.headers()),
+            // Some registries answer HEAD with 404 or 405 where GET works: GET decides.
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => Ok(None),
+            _ => Err(failure(&what, response).await),
         }
     }
 
     pub async fn manifest(&self, reference: &Reference) -> Result<RawManifest, RegistryError> {
         let what = reference.to_string();
         let url = self.url(&reference.repository, &format!("manifests/{}", reference.version_text()))?;
-        let response = self.send(Method::GET, url, accept(), &reference.repository).await?;
+        let response = self.follow(Method::GET, url, accept(), &reference.repository, &what).await?;
         if !response.status().is_success() {
             return Err(failure(&what, response).await);
         }
+        let claimed = claimed_digest(&what, response.headers())?;
         let status = response.status().as_u16();
         let media_type = header(response.headers(), "content-type").unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-        let kept = ["docker-content-digest", "etag", "date", "content-type"];
+        let kept = [CONTENT_DIGEST, "etag", "date", "content-type"];
         let headers = kept
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), header(response.headers(), name)?)))
@@ -124,46 +134,141 @@ impl HttpRegistry {
         let bytes = read(&what, response, MANIFEST_MAX_BYTES).await?;
         Ok(RawManifest {
             bytes,
+            claimed,
             media_type,
             status,
             headers,
         })
     }
 
-    /// A blob's bytes, following redirects to where a registry keeps them. Not verified here.
+    /// A blob's bytes, from wherever the registry keeps them. Not verified here.
     pub async fn blob(&self, repository: &str, digest: &str, max_bytes: u64) -> Result<Vec<u8>, RegistryError> {
         let what = format!("{}/{repository}@{digest}", self.config.host);
-        let mut url = self.url(repository, &format!("blobs/{digest}"))?;
-        let mut response = self.send(Method::GET, url.clone(), HeaderMap::new(), repository).await?;
-        for _ in 0..REDIRECTS_MAX {
-            if !response.status().is_redirection() {
-                break;
-            }
-            let location = header(response.headers(), LOCATION.as_str()).unwrap_or_default();
-            let next = url
-                .join(&location)
-                .map_err(|_| RegistryError::new(Class::Invalid, &what, format!("redirected to {location:?}, which is no URL")))?;
-            let downgrade = url.scheme() == "https" && next.scheme() != "https";
-            if downgrade || !matches!(next.scheme(), "http" | "https") {
-                return Err(RegistryError::new(
-                    Class::Denied,
-                    &what,
-                    "redirected from https to something else",
-                ));
-            }
-            // Never with credentials: where a blob lies is the registry's business, who we are is not that place's.
-            response = self
-                .client
-                .get(next.clone())
-                .send()
-                .await
-                .map_err(|error| unreachable(&what, &error))?;
-            url = next;
-        }
+        let url = self.url(repository, &format!("blobs/{digest}"))?;
+        let response = self.follow(Method::GET, url, HeaderMap::new(), repository, &what).await?;
         if !response.status().is_success() {
             return Err(failure(&what, response).await);
         }
         read(&what, response, max_bytes).await
+    }
+
+    /// Whether something is there, by HEAD. A redirect says so too: the registry knows where it keeps it.
+    pub async fn has(&self, repository: &str, wanted: &Wanted) -> Result<(), RegistryError> {
+        let (kind, headers) = match wanted {
+            Wanted::Manifest { .. } => ("manifests", accept()),
+            Wanted::Blob { .. } => ("blobs", HeaderMap::new()),
+        };
+        let digest = wanted.digest();
+        let what = format!("{}/{repository}@{digest}", self.config.host);
+        let url = self.url(repository, &format!("{kind}/{digest}"))?;
+        let response = self.send(Method::HEAD, url, headers, repository).await?;
+        if is_redirect(response.status()) {
+            return Ok(());
+        }
+        if !response.status().is_success() {
+            return Err(failure(&what, response).await);
+        }
+        let invalid = |message: String| Err(RegistryError::new(Class::DigestMismatch, &what, message));
+        match claimed_digest(&what, response.headers())? {
+            Some(claimed) if claimed != digest => return invalid(format!("the registry says that it is {claimed}")),
+            _ => {}
+        }
+        let length = header(response.headers(), CONTENT_LENGTH.as_str()).and_then(|length| length.parse::<u64>().ok());
+        match (wanted, length) {
+            (
+                Wanted::Blob {
+                    size_bytes: Some(size), ..
+                },
+                Some(length),
+            ) if *size != length => invalid(format!("it has {length} bytes instead of {size}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every tag of a repository, page by page.
+    pub async fn tags(&self, repository: &str) -> Result<BTreeSet<String>, RegistryError> {
+        let what = format!("{}/{repository}", self.config.host);
+        let first = self.url(repository, &format!("tags/list?n={TAGS_PER_PAGE}"))?;
+        let mut tags = BTreeSet::new();
+        let mut left_bytes = TAGS_MAX_BYTES;
+        let mut url = first.clone();
+        for _ in 0..TAG_PAGES_MAX {
+            let response = self
+                .follow(Method::GET, url.clone(), HeaderMap::new(), repository, &what)
+                .await?;
+            if !response.status().is_success() {
+                return Err(failure(&what, response).await);
+            }
+            let next = next_page(response.headers());
+            let bytes = read(&what, response, left_bytes).await?;
+            left_bytes -= bytes.len() as u64;
+            let page: TagPage = serde_json::from_slice(&bytes)
+                .map_err(|_| RegistryError::new(Class::Invalid, &what, "its list of tags is not the JSON that it should be"))?;
+            let page = page.tags.unwrap_or_default();
+            let (known, last) = (tags.len(), page.last().cloned());
+            let full = page.len() >= TAGS_PER_PAGE;
+            tags.extend(page);
+            if tags.len() > TAGS_MAX {
+                let message = format!("it has more than {TAGS_MAX} tags");
+                return Err(RegistryError::new(Class::TooLarge, what, message));
+            }
+            url = match (next, last) {
+                // A page without news would come again and again.
+                _ if tags.len() == known => return Ok(tags),
+                (Some(next), _) => {
+                    let next = url.join(&next).ok().filter(|next| next.origin() == first.origin());
+                    next.ok_or_else(|| RegistryError::new(Class::Denied, &what, "its list of tags goes on at another host"))?
+                }
+                // Some leave the link out.
+                (None, Some(last)) if full => {
+                    let mut next = first.clone();
+                    next.query_pairs_mut().append_pair("last", &last);
+                    next
+                }
+                (None, _) => return Ok(tags),
+            };
+        }
+        let message = format!("its list of tags does not end after {TAG_PAGES_MAX} pages");
+        Err(RegistryError::new(Class::TooLarge, what, message))
+    }
+
+    /// A request that goes where the registry sends it: never with credentials to another origin, never from https to http.
+    async fn follow(
+        &self,
+        method: Method,
+        mut url: Url,
+        headers: HeaderMap,
+        repository: &str,
+        what: &str,
+    ) -> Result<Response, RegistryError> {
+        let origin = url.origin();
+        let mut response = self.send(method.clone(), url.clone(), headers.clone(), repository).await?;
+        for _ in 0..REDIRECTS_MAX {
+            if !is_redirect(response.status()) {
+                return Ok(response);
+            }
+            let location = header(response.headers(), LOCATION.as_str()).unwrap_or_default();
+            let next = url
+                .join(&location)
+                .map_err(|_| RegistryError::new(Class::Invalid, what, format!("redirected to {location:?}, which is no URL")))?;
+            let downgrade = url.scheme() == "https" && next.scheme() != "https";
+            if downgrade || !matches!(next.scheme(), "http" | "https") {
+                return Err(RegistryError::new(
+                    Class::Denied,
+                    what,
+                    "redirected from https to something else",
+                ));
+            }
+            response = if next.origin() == origin {
+                self.send(method.clone(), next.clone(), headers.clone(), repository).await?
+            } else {
+                // Where bytes lie is the registry's business, who we are is not that place's.
+                self.once(&method, &next, &headers, None, what).await?
+            };
+            url = next;
+        }
+        let message = format!("redirected more than {REDIRECTS_MAX} times");
+        Err(RegistryError::new(Class::Invalid, what, message))
     }
 
     /// One request, once more after a 401 that says how.
@@ -256,6 +361,40 @@ fn accept() -> HeaderMap {
 
 fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// What `Docker-Content-Digest` says. One that is not what it should be is worse than none.
+fn claimed_digest(what: &str, headers: &HeaderMap) -> Result<Option<String>, RegistryError> {
+    let Some(value) = headers.get(CONTENT_DIGEST) else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(digest) if is_digest(digest) => Ok(Some(digest.to_owned())),
+        _ => {
+            let message = format!("its Docker-Content-Digest {value:?} is not a sha256 digest");
+            Err(RegistryError::new(Class::Invalid, what, message))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TagPage {
+    /// Null where there are none.
+    tags: Option<Vec<String>>,
+}
+
+/// The target of `Link: <...>; rel="next"`.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    headers.get_all(LINK).iter().find_map(|value| {
+        let (target, parameters) = value.to_str().ok()?.trim().strip_prefix('<')?.split_once('>')?;
+        let mut parameters = parameters.split(';').map(str::trim);
+        let next = parameters.any(|one| matches!(one, r#"rel="next""# | "rel=next"));
+        next.then(|| target.to_owned())
+    })
 }
 
 fn unreachable(what: &str, error: &reqwest::Error) -> RegistryError {

@@ -1,13 +1,17 @@
 //! OCI image-layout directories: read with the same suspicion as a server, written reproducibly.
 
 use crate::reference::{Reference, Version, is_digest};
+use crate::resolve::Wanted;
 use crate::{
-    Class, MANIFEST_MAX_BYTES, MANIFEST_TYPE, RegistryError, TAR_GZIP_LAYER_TYPE, WASM_CONFIG_TYPE, WASM_LAYER_TYPE, sha256,
+    Class, MANIFEST_TYPE, RegistryError, TAGS_MAX, TAGS_MAX_BYTES, TAR_GZIP_LAYER_TYPE, WASM_CONFIG_TYPE, WASM_LAYER_TYPE, sha256,
 };
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+/// A layout's index lists every tag, so it may be as large as a list of tags.
+const INDEX_MAX_BYTES: u64 = TAGS_MAX_BYTES;
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The layout of one repository below the registry's directory.
@@ -20,27 +24,42 @@ fn error(class: Class, what: impl Into<String>, message: impl Into<String>) -> R
     RegistryError::new(class, what, message)
 }
 
-/// Reads a regular file of at most `max_bytes` that really lies below `dir`.
-fn read_inside(dir: &Path, relative: &str, max_bytes: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
-    let unreachable = |source: io::Error| match source.kind() {
+/// Opens a regular file that really lies below `dir`.
+fn open_inside(dir: &Path, relative: &str, what: &str) -> Result<std::fs::File, RegistryError> {
+    let real_dir = dir
+        .canonicalize()
+        .map_err(|source| unreadable(dir, relative, what, &source))?;
+    let real = dir.join(relative).canonicalize();
+    let real = real.map_err(|source| unreadable(dir, relative, what, &source))?;
+    if !real.starts_with(&real_dir) {
+        return Err(error(Class::Denied, what, format!("{relative} leads out of the layout")));
+    }
+    // Before it is opened: a pipe would block.
+    let metadata = real.metadata().map_err(|source| unreadable(dir, relative, what, &source))?;
+    if !metadata.is_file() {
+        return Err(error(Class::Invalid, what, format!("{relative} is not a file")));
+    }
+    std::fs::File::open(&real).map_err(|source| unreadable(dir, relative, what, &source))
+}
+
+fn unreadable(dir: &Path, relative: &str, what: &str, source: &io::Error) -> RegistryError {
+    match source.kind() {
         io::ErrorKind::NotFound => error(
             Class::NotFound,
             what,
             format!("{relative} is not in the layout {}", dir.display()),
         ),
         _ => error(Class::Unreachable, what, format!("{relative} of the layout: {source}")),
-    };
-    let real_dir = dir.canonicalize().map_err(unreachable)?;
-    let real = dir.join(relative).canonicalize().map_err(unreachable)?;
-    if !real.starts_with(&real_dir) {
-        return Err(error(Class::Denied, what, format!("{relative} leads out of the layout")));
     }
-    let file = std::fs::File::open(&real).map_err(unreachable)?;
-    if !file.metadata().map_err(unreachable)?.is_file() {
-        return Err(error(Class::Invalid, what, format!("{relative} is not a file")));
-    }
+}
+
+/// Reads a file of at most `max_bytes`.
+fn read_inside(dir: &Path, relative: &str, max_bytes: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
+    let file = open_inside(dir, relative, what)?;
     let mut bytes = Vec::new();
-    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreachable)?;
+    file.take(max_bytes + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| unreadable(dir, relative, what, &source))?;
     if bytes.len() as u64 > max_bytes {
         return Err(error(
             Class::TooLarge,
@@ -58,10 +77,7 @@ pub(crate) fn digest_of(dir: &Path, reference: &Reference) -> Result<String, Reg
         Version::Digest(digest, _) => return Ok(digest.clone()),
         Version::Tag(tag) => tag,
     };
-    let bytes = read_inside(dir, "index.json", MANIFEST_MAX_BYTES, &what)?;
-    let index: Value =
-        serde_json::from_slice(&bytes).map_err(|_| error(Class::Invalid, &what, "index.json of the layout is not JSON"))?;
-    let manifests = index.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default();
+    let manifests = index(dir, &what)?;
     let named: Vec<&Value> = manifests
         .iter()
         .filter(|one| one["annotations"][REF_NAME].as_str() == Some(tag))
@@ -84,11 +100,51 @@ pub(crate) fn digest_of(dir: &Path, reference: &Reference) -> Result<String, Reg
     }
 }
 
-/// A blob's bytes; the caller verifies them.
-pub(crate) fn blob(dir: &Path, digest: &str, max_bytes: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
+/// What `index.json` lists.
+fn index(dir: &Path, what: &str) -> Result<Vec<Value>, RegistryError> {
+    let bytes = read_inside(dir, "index.json", INDEX_MAX_BYTES, what)?;
+    let index: Value =
+        serde_json::from_slice(&bytes).map_err(|_| error(Class::Invalid, what, "index.json of the layout is not JSON"))?;
+    Ok(index.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default())
+}
+
+pub(crate) fn tags(dir: &Path, what: &str) -> Result<BTreeSet<String>, RegistryError> {
+    let manifests = index(dir, what)?;
+    let names = manifests.iter().filter_map(|one| one["annotations"][REF_NAME].as_str());
+    let tags: BTreeSet<String> = names.map(str::to_owned).collect();
+    if tags.len() > TAGS_MAX {
+        return Err(error(Class::TooLarge, what, format!("it has more than {TAGS_MAX} tags")));
+    }
+    Ok(tags)
+}
+
+fn blob_path(digest: &str, what: &str) -> Result<String, RegistryError> {
     let hex = digest.strip_prefix("sha256:").filter(|_| is_digest(digest));
     let hex = hex.ok_or_else(|| error(Class::Invalid, what, format!("{digest:?} is not a sha256 digest")))?;
-    read_inside(dir, &format!("blobs/sha256/{hex}"), max_bytes, what)
+    Ok(format!("blobs/sha256/{hex}"))
+}
+
+/// A blob's bytes; the caller verifies them.
+pub(crate) fn blob(dir: &Path, digest: &str, max_bytes: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
+    read_inside(dir, &blob_path(digest, what)?, max_bytes, what)
+}
+
+/// Whether the file is there, with the size it should have.
+pub(crate) fn has(dir: &Path, wanted: &Wanted, what: &str) -> Result<(), RegistryError> {
+    let file = open_inside(dir, &blob_path(wanted.digest(), what)?, what)?;
+    let length = file
+        .metadata()
+        .map_err(|source| error(Class::Unreachable, what, source.to_string()))?
+        .len();
+    match wanted {
+        Wanted::Blob {
+            size_bytes: Some(size), ..
+        } if *size != length => {
+            let message = format!("it has {length} bytes instead of {size}");
+            Err(error(Class::DigestMismatch, what, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes an OCI image layout.

@@ -12,13 +12,16 @@ mod resolve;
 
 pub use config::{AuthConfig, RegistryConfig};
 pub use reference::{Reference, ReferenceError, Version};
-pub use resolve::{Blob, Evidence, PlatformImage, Registries, Resolution};
+pub use resolve::{Blob, Evidence, PlatformImage, Registries, Resolution, Wanted};
 
 use std::path::PathBuf;
 
 pub const MANIFEST_MAX_BYTES: u64 = 4 << 20;
 pub const INDEX_CHILDREN_MAX: usize = 64;
 pub const LAYERS_MAX: usize = 128;
+pub const TAGS_MAX: usize = 10_000;
+/// Of all pages of a list of tags together.
+pub const TAGS_MAX_BYTES: u64 = 8 << 20;
 
 pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

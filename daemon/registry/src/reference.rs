@@ -137,7 +137,7 @@ fn is_repository_part(part: &str) -> bool {
         && bytes.iter().all(|b| alnum(b) || matches!(b, b'.' | b'_' | b'-'))
 }
 
-fn is_tag(text: &str) -> bool {
+pub(crate) fn is_tag(text: &str) -> bool {
     let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
     first
         && text.len() <= 128

@@ -2,7 +2,7 @@
 
 use crate::config::RegistryConfig;
 use crate::http_registry::{HttpRegistry, RawManifest};
-use crate::reference::{Reference, Version, is_digest, is_host};
+use crate::reference::{Reference, Version, is_digest, is_host, is_tag};
 use crate::{
     Class, ConfigError, DOCKER_LIST_TYPE, INDEX_CHILDREN_MAX, INDEX_TYPE, LAYERS_MAX, MANIFEST_MAX_BYTES, RegistryError, layout,
     sha256,
@@ -49,6 +49,21 @@ pub struct Resolution {
     pub evidence: Evidence,
 }
 
+/// Something that a registry should have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    Manifest { digest: String },
+    Blob { digest: String, size_bytes: Option<u64> },
+}
+
+impl Wanted {
+    pub fn digest(&self) -> &str {
+        match self {
+            Wanted::Manifest { digest } | Wanted::Blob { digest, .. } => digest,
+        }
+    }
+}
+
 enum Backend {
     Http(Box<HttpRegistry>),
     Layout(PathBuf),
@@ -87,14 +102,14 @@ impl Registries {
         })
     }
 
-    /// Resolves a reference. `known`: the digest it had last; when a HEAD says that it still has it, the answer is None.
+    /// Resolves a reference. `known`: the digest it had last; when it still has it, the answer is None.
     pub async fn resolve(&self, reference: &Reference, known: Option<&str>) -> Result<Option<Resolution>, RegistryError> {
-        if let (Backend::Http(registry), Some(known), Version::Tag(_)) = (self.backend(reference)?, known, &reference.version)
-            && registry.head(reference, Some(known)).await?.as_deref() == Some(known)
-        {
-            return Ok(None);
-        }
-        let top = self.manifest(reference).await?;
+        let found = match (self.backend(reference)?, &reference.version) {
+            (_, Version::Digest(digest, _)) if known == Some(digest) => None,
+            (Backend::Http(registry), Version::Tag(_)) => tagged(registry, reference, known).await?,
+            _ => Some(self.manifest(reference).await?),
+        };
+        let Some(top) = found else { return Ok(None) };
         let digest = verified(reference, &top)?;
         if known == Some(digest.as_str()) {
             return Ok(None);
@@ -184,12 +199,43 @@ impl Registries {
                 }
                 Ok(RawManifest {
                     bytes,
+                    claimed: None,
                     media_type: String::new(),
                     status: 0,
                     headers: BTreeMap::new(),
                 })
             }
         }
+    }
+
+    /// Every tag of a repository, in order of text. `source` is `registry/repository`.
+    pub async fn tags(&self, source: &str) -> Result<Vec<String>, RegistryError> {
+        let repository = repository(source)?;
+        let tags = match self.backend(&repository)? {
+            Backend::Http(registry) => registry.tags(&repository.repository).await?,
+            Backend::Layout(root) => layout::tags(&layout::directory(root, &repository.repository), source)?,
+        };
+        // What is no tag can be in no reference.
+        Ok(tags.into_iter().filter(|tag| is_tag(tag)).collect())
+    }
+
+    /// Whether something could be fetched by digest; class `NotFound` when it is gone, another one when that cannot be known.
+    pub async fn has(&self, source: &str, wanted: &Wanted) -> Result<(), RegistryError> {
+        let reference = by_digest(source, wanted.digest())?;
+        match self.backend(&reference)? {
+            Backend::Http(registry) => registry.has(&reference.repository, wanted).await,
+            Backend::Layout(root) => layout::has(
+                &layout::directory(root, &reference.repository),
+                wanted,
+                &reference.to_string(),
+            ),
+        }
+    }
+
+    /// The platforms of an artifact by digest.
+    pub async fn fetch_images(&self, source: &str, digest: &str) -> Result<Vec<PlatformImage>, RegistryError> {
+        let resolution = self.resolve(&by_digest(source, digest)?, None).await?;
+        Ok(resolution.map(|resolution| resolution.images).unwrap_or_default())
     }
 
     /// A manifest by digest, verified. `source` is `registry/repository`.
@@ -224,6 +270,11 @@ impl Registries {
     }
 }
 
+/// A source as a reference that is only good for its place.
+fn repository(source: &str) -> Result<Reference, RegistryError> {
+    by_digest(source, &sha256(b""))
+}
+
 fn by_digest(source: &str, digest: &str) -> Result<Reference, RegistryError> {
     let text = format!("{source}@{digest}");
     Reference::parse(&text).map_err(|error| RegistryError::new(Class::Invalid, text, error.to_string()))
@@ -241,9 +292,37 @@ fn verified(reference: &Reference, raw: &RawManifest) -> Result<String, Registry
     {
         return Err(mismatch(expected, "the reference"));
     }
-    match raw.headers.get("docker-content-digest") {
-        Some(claimed) if is_digest(claimed) && *claimed != actual => Err(mismatch(claimed, "Docker-Content-Digest")),
+    match &raw.claimed {
+        Some(claimed) if *claimed != actual => Err(mismatch(claimed, "Docker-Content-Digest")),
         _ => Ok(actual),
+    }
+}
+
+/// HEAD says what the tag has, GET brings it. None: it is as it was `known`.
+async fn tagged(
+    registry: &HttpRegistry,
+    reference: &Reference,
+    known: Option<&str>,
+) -> Result<Option<RawManifest>, RegistryError> {
+    let mut tries_left = 2;
+    loop {
+        let head = registry.head(reference, known).await?;
+        if head.is_some() && head.as_deref() == known {
+            return Ok(None);
+        }
+        let raw = registry.manifest(reference).await?;
+        let actual = sha256(&raw.bytes);
+        match head {
+            // GET makes no claim of its own, so HEAD's stands; unless the tag moved between the two.
+            Some(head) if raw.claimed.is_none() && head != actual => {
+                tries_left -= 1;
+                if tries_left == 0 {
+                    let message = format!("HEAD says {head}, but what GET brings has the hash {actual}");
+                    return Err(RegistryError::new(Class::DigestMismatch, reference.to_string(), message));
+                }
+            }
+            _ => return Ok(Some(raw)),
+        }
     }
 }
 

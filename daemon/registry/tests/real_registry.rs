@@ -1,22 +1,14 @@
 //! Against Debian's docker-registry: open, basic and bearer. Run by `tests/run registry`, which starts them.
 
-use holdfast_registry::{Class, INDEX_TYPE, MANIFEST_TYPE, Reference, Registries, RegistryConfig};
+mod common;
+
+use common::sha256;
+use holdfast_registry::{Class, INDEX_TYPE, MANIFEST_TYPE, Reference, Registries, RegistryConfig, Wanted};
 use reqwest::blocking::Client;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run this by `tests/run registry`"))
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    format!(
-        "sha256:{}",
-        Sha256::digest(bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    )
 }
 
 /// Pushes as any client would.
@@ -182,30 +174,87 @@ fn basic_authentication() {
     assert_eq!(block(anonymous.resolve(&reference, None)).unwrap_err().class, Class::Denied);
 }
 
+/// A token of the issuer that may push and pull.
+fn push_token(repository: &str) -> String {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let url = format!(
+        "{}?service=testbed&scope=repository:{repository}:pull,push",
+        env("HOLDFAST_REGISTRY_ISSUER")
+    );
+    let client = Client::builder().no_proxy().build().unwrap();
+    let answer = client
+        .get(url)
+        .basic_auth("ci", Some("secret"))
+        .send()
+        .unwrap()
+        .bytes()
+        .unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+    format!("Bearer {}", answer["token"].as_str().unwrap())
+}
+
 #[test]
 fn bearer_tokens() {
     let host = env("HOLDFAST_REGISTRY_BEARER");
+    let digest = Pusher::new(&host, Some(&push_token("tokens"))).image("tokens", "v1", b"behind a token");
     let reference = Reference::parse(&format!("{host}/tokens:v1")).unwrap();
+    let source = reference.source();
     let with = |password: &str| {
-        registries(json!({ "host": host, "plain_http": true, "auth": { "username": "ci", "password_file": env(password) } }))
+        let auth =
+            json!({ "username": "ci", "password_file": env(password), "token_host": env("HOLDFAST_REGISTRY_ISSUER_HOST") });
+        registries(json!({ "host": host, "plain_http": true, "auth": auth }))
     };
-    // Nothing is there yet, so a 404 says that the token was accepted.
+    let anonymous = registries(json!({ "host": host, "plain_http": true }));
+    // The issuer lets anyone pull, and knows the user.
+    for registries in [&anonymous, &with("HOLDFAST_REGISTRY_PASSWORD")] {
+        let resolved = block(registries.resolve(&reference, None)).unwrap().unwrap();
+        assert_eq!(resolved.digest, digest);
+        assert_eq!(resolved.images[0].blobs[0].digest, sha256(b"behind a token"));
+        assert_eq!(block(registries.resolve(&reference, Some(&digest))).unwrap(), None);
+        assert_eq!(
+            block(registries.fetch_blob(&source, &sha256(b"behind a token"), 100)).unwrap(),
+            b"behind a token"
+        );
+        assert_eq!(block(registries.tags(&source)).unwrap(), ["v1"]);
+    }
+    let wrong = with("HOLDFAST_REGISTRY_WRONG_PASSWORD");
+    assert_eq!(block(wrong.resolve(&reference, None)).unwrap_err().class, Class::Denied);
+}
+
+#[test]
+fn tags_are_listed_in_pages_and_what_is_there_is_told() {
+    let host = env("HOLDFAST_REGISTRY_OPEN");
+    let pusher = Pusher::new(&host, None);
+    let digest = pusher.image("paged", "v0", b"paged");
+    let manifest = {
+        let client = Client::builder().no_proxy().build().unwrap();
+        let request = client
+            .get(format!("http://{host}/v2/paged/manifests/v0"))
+            .header("accept", MANIFEST_TYPE);
+        request.send().unwrap().bytes().unwrap()
+    };
+    for number in 1..1_005 {
+        pusher.manifest("paged", &format!("v{number}"), MANIFEST_TYPE, &manifest);
+    }
+    let registries = registries(json!({ "host": host, "plain_http": true }));
+    let source = format!("{host}/paged");
+    assert_eq!(block(registries.tags(&source)).unwrap().len(), 1_005);
     assert_eq!(
-        block(registries(json!({ "host": host, "plain_http": true })).resolve(&reference, None))
-            .unwrap_err()
-            .class,
+        block(registries.tags(&format!("{host}/never"))).unwrap_err().class,
         Class::NotFound
     );
-    assert_eq!(
-        block(with("HOLDFAST_REGISTRY_PASSWORD").resolve(&reference, None))
-            .unwrap_err()
-            .class,
-        Class::NotFound
-    );
-    assert_eq!(
-        block(with("HOLDFAST_REGISTRY_WRONG_PASSWORD").resolve(&reference, None))
-            .unwrap_err()
-            .class,
-        Class::Denied
-    );
+    let layer = |content: &[u8], size_bytes| Wanted::Blob {
+        digest: sha256(content),
+        size_bytes,
+    };
+    for (wanted, expected) in [
+        (Wanted::Manifest { digest }, Ok(())),
+        (Wanted::Manifest { digest: sha256(b"x") }, Err(Class::NotFound)),
+        (layer(b"paged", Some(5)), Ok(())),
+        (layer(b"paged", Some(6)), Err(Class::DigestMismatch)),
+        (layer(b"none", None), Err(Class::NotFound)),
+    ] {
+        let outcome = block(registries.has(&source, &wanted)).map_err(|error| error.class);
+        assert_eq!(outcome, expected, "{wanted:?}");
+    }
 }

@@ -1,3 +1,4 @@
-//! What touches the world: Git, registries (in their own crate), plugins (in theirs).
+//! What touches the world: Git, metric sources, registries (in their own crate), plugins (in theirs).
 
 pub mod git;
+pub mod prometheus;

@@ -1,11 +1,13 @@
 //! Errors as people see them: `error:`, `caused by:`, `hint:`, and an exit code by kind.
 
+use super::show::clean;
 use crate::api::ClientError;
 use crate::operator::OperatorError;
 use crate::shell::ShellError;
 use holdfast_core::manifest::render;
 use holdfast_ledger::LedgerError;
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Something is wrong with what was given.
@@ -14,6 +16,13 @@ pub const USAGE: u8 = 2;
 pub const NEGATIVE: u8 = 1;
 /// Something outside failed.
 pub const TROUBLE: u8 = 3;
+/// `status --wait`: nothing was decided in time.
+pub const TIMED_OUT: u8 = 4;
+
+/// A line on standard error. Where that cannot be written either, there is nobody left to tell.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", clean(text));
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -71,24 +80,24 @@ impl CliError {
         | CliError::Shell(ShellError::Operator(OperatorError::Invalid(_, problems, text))) = self
         {
             for problem in problems {
-                eprint!("{}", render(problem, Some(text)));
+                render(problem, Some(text)).lines().for_each(say);
             }
             return ExitCode::from(USAGE);
         }
-        eprintln!("error: {self}");
+        say(&format!("error: {self}"));
         let mut last = self.to_string();
         let mut source = self.source();
         while let Some(cause) = source {
             let text = cause.to_string();
             // A transparent variant repeats its source.
             if text != last {
-                eprintln!("caused by: {text}");
+                say(&format!("caused by: {text}"));
             }
             last = text;
             source = cause.source();
         }
         if let Some(hint) = self.hint() {
-            eprintln!("hint: {hint}");
+            say(&format!("hint: {hint}"));
         }
         ExitCode::from(match self {
             CliError::Operator(_) | CliError::Usage { .. } => USAGE,

@@ -8,7 +8,8 @@ use holdfast_core::ids::Digest;
 use holdfast_core::manifest::{ConfigFiles, Desired, FileProblem, ParsedFile, Problem, Severity, assemble, parse_file, render};
 use holdfast_core::plan::rollout::{captured, runs};
 use holdfast_core::release::Release;
-use holdfast_core::state::State;
+use holdfast_core::spec::{ArtifactSpec, Selector};
+use holdfast_core::state::{State, WorkloadState};
 use holdfast_ledger::{Ledger, Options, load_state};
 use holdfast_registry::Reference;
 use serde_json::{Value, json};
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const FILES_MAX: usize = 20_000;
+/// As in the Git adapter: what is not read there is not read here.
+const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// A directory's manifests, read like a commit's.
 struct Directory {
@@ -28,9 +31,21 @@ struct Directory {
 
 impl ConfigFiles for Directory {
     fn digest(&self, path: &str) -> Result<Digest, String> {
-        let file = self.root.join(path);
-        if file.symlink_metadata().is_ok_and(|meta| meta.file_type().is_symlink()) {
-            return Err(format!("{path} is a symbolic link; commit the file itself"));
+        let mut file = self.root.clone();
+        // A link anywhere on the way is no file of a commit.
+        for part in path.split('/') {
+            file.push(part);
+            if file.symlink_metadata().is_ok_and(|meta| meta.file_type().is_symlink()) {
+                let link = file.strip_prefix(&self.root).unwrap_or(&file).display();
+                return Err(format!("{link} is a symbolic link; commit the file itself"));
+            }
+        }
+        let meta = file.metadata().map_err(|error| format!("{path}: {error}"))?;
+        if !meta.is_file() {
+            return Err(format!("{path} is not a file"));
+        }
+        if meta.len() > FILE_MAX_BYTES {
+            return Err(too_large(meta.len()));
         }
         std::fs::read(&file)
             .map(|bytes| Digest::of(&bytes))
@@ -38,13 +53,41 @@ impl ConfigFiles for Directory {
     }
 }
 
+fn too_large(bytes: u64) -> String {
+    format!("the file has {bytes} bytes; the limit is {FILE_MAX_BYTES}")
+}
+
+impl Directory {
+    fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            files: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn problem(&mut self, file: String, code: &'static str, message: String) {
+        self.problems.push(FileProblem { file, code, message });
+    }
+
+    /// A manifest at `path`, called `name` here. Its size is looked at before it is read.
+    fn take(&mut self, path: &Path, name: String) -> Result<(), CliError> {
+        let fail = |source| CliError::io(format!("{} cannot be read", path.display()), source);
+        let bytes = path.metadata().map_err(fail)?.len();
+        if bytes > FILE_MAX_BYTES {
+            self.problem(name, "file-too-large", too_large(bytes));
+            return Ok(());
+        }
+        let bytes = std::fs::read(path).map_err(fail)?;
+        self.files.insert(name.clone(), parse_file(&name, &bytes));
+        self.texts.insert(name, String::from_utf8_lossy(&bytes).into_owned());
+        Ok(())
+    }
+}
+
 fn read_directory(root: &Path) -> Result<Directory, CliError> {
-    let mut directory = Directory {
-        root: root.to_owned(),
-        files: BTreeMap::new(),
-        texts: BTreeMap::new(),
-        problems: Vec::new(),
-    };
+    let mut directory = Directory::new(root);
     let mut open = vec![root.to_owned()];
     while let Some(dir) = open.pop() {
         let fail = |source| CliError::io(format!("{} cannot be read", dir.display()), source);
@@ -55,19 +98,16 @@ fn read_directory(root: &Path) -> Result<Directory, CliError> {
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
             let kind = entry.file_type().map_err(fail)?;
             let relative = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-            let is_manifest = name.ends_with(".yaml") || name.ends_with(".yml");
-            if kind.is_dir() && name != ".git" {
+            let is_manifest = relative.ends_with(".yaml") || relative.ends_with(".yml");
+            if kind.is_dir() && entry.file_name() != ".git" {
                 open.push(path);
+            } else if entry.file_name().to_str().is_none() {
+                directory.problem(relative, "not-utf8", "the file's name is not UTF-8".to_owned());
             } else if kind.is_symlink() && is_manifest {
                 let message = "a symbolic link is never followed; commit the file itself".to_owned();
-                directory.problems.push(FileProblem {
-                    file: relative,
-                    code: "symlink",
-                    message,
-                });
+                directory.problem(relative, "symlink", message);
             } else if kind.is_file() && is_manifest {
                 if directory.files.len() >= FILES_MAX {
                     return Err(CliError::usage(
@@ -75,10 +115,7 @@ fn read_directory(root: &Path) -> Result<Directory, CliError> {
                         "name a smaller directory",
                     ));
                 }
-                let bytes =
-                    std::fs::read(&path).map_err(|source| CliError::io(format!("{} cannot be read", path.display()), source))?;
-                directory.files.insert(relative.clone(), parse_file(&relative, &bytes));
-                directory.texts.insert(relative, String::from_utf8_lossy(&bytes).into_owned());
+                directory.take(&path, relative)?;
             }
         }
     }
@@ -96,34 +133,50 @@ fn desired_of(directory: &Directory, repository: &str) -> Desired {
 pub fn validate(path: &Path, out: &Out) -> Result<ExitCode, CliError> {
     let missing = |source| CliError::io(format!("{} cannot be read", path.display()), source);
     let meta = std::fs::metadata(path).map_err(missing)?;
-    if meta.is_file() {
-        let bytes = std::fs::read(path).map_err(missing)?;
-        let name = path.display().to_string();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        // The operator's file is no manifest; it is told by what every manifest has.
-        let is_operator = path.file_name().is_some_and(|name| name == "holdfast.yaml")
-            || (text.contains("\nrepository:") && !text.contains("apiVersion:"));
-        let (problems, what) = if is_operator {
-            (
-                operator::check(path, &bytes).err().unwrap_or_default(),
-                "1 configuration".to_owned(),
-            )
-        } else {
-            let mut directory = Directory {
-                root: path.parent().unwrap_or(Path::new(".")).to_owned(),
-                files: BTreeMap::new(),
-                texts: BTreeMap::new(),
-                problems: Vec::new(),
-            };
-            directory.files.insert(name.clone(), parse_file(&name, &bytes));
-            let desired = desired_of(&directory, "main");
-            (desired.problems.clone(), counts(&desired))
-        };
-        return Ok(report(&problems, &[(name, text)].into(), &what, out));
+    if meta.is_dir() {
+        let directory = read_directory(path)?;
+        let desired = desired_of(&directory, "main");
+        return Ok(report(&desired.problems, &directory.texts, &counts(&desired), out));
     }
-    let directory = read_directory(path)?;
-    let desired = desired_of(&directory, "main");
-    Ok(report(&desired.problems, &directory.texts, &counts(&desired), out))
+    let shown = path.display().to_string();
+    if meta.len() <= FILE_MAX_BYTES {
+        let bytes = std::fs::read(path).map_err(missing)?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if is_operator_file(path, &text) {
+            let problems = operator::check(path, &bytes).err().unwrap_or_default();
+            return Ok(report(&problems, &[(shown, text)].into(), "1 configuration", out));
+        }
+    }
+    let (directory, name) = read_one(path)?;
+    let mut desired = desired_of(&directory, "main");
+    // People know the file by what they typed.
+    for problem in desired.problems.iter_mut().filter(|problem| problem.file == name) {
+        problem.file = shown.clone();
+    }
+    let texts = directory.texts.into_values().map(|text| (shown.clone(), text)).collect();
+    Ok(report(&desired.problems, &texts, &counts(&desired), out))
+}
+
+/// The operator's file is no manifest; it is told by what it has and no manifest has.
+fn is_operator_file(path: &Path, text: &str) -> bool {
+    let has = |key: &str| text.trim_start_matches('\u{feff}').lines().any(|line| line.starts_with(key));
+    path.file_name().is_some_and(|name| name == "holdfast.yaml") || (has("repository:") && !has("apiVersion:"))
+}
+
+/// One file, as a part of the repository it is in: paths of config files are looked up there, and what it does not name may be
+/// in another file.
+fn read_one(path: &Path) -> Result<(Directory, String), CliError> {
+    let fail = |source| CliError::io(format!("{} cannot be read", path.display()), source);
+    let absolute = std::path::absolute(path).map_err(fail)?;
+    let parent = absolute.parent().unwrap_or(Path::new("/"));
+    let root = parent.ancestors().find(|dir| dir.join(".git").exists()).unwrap_or(parent);
+    let name = absolute.strip_prefix(root).unwrap_or(&absolute).display().to_string();
+    let mut directory = Directory::new(root);
+    directory.take(&absolute, name.clone())?;
+    if let Some(parsed) = directory.files.get_mut(&name) {
+        parsed.readable = false;
+    }
+    Ok((directory, name))
 }
 
 fn counts(desired: &Desired) -> String {
@@ -213,6 +266,19 @@ pub fn plan(config: &Path, path: Option<&Path>, out: &Out) -> Result<ExitCode, C
     Ok(ExitCode::from(if errors == 0 { 0 } else { NEGATIVE }))
 }
 
+/// The reference that this very selection stands for by now.
+fn selected(known: &WorkloadState, name: &str, artifact: &ArtifactSpec) -> Option<String> {
+    let same = known.spec.as_ref()?.artifacts.get(name) == Some(artifact);
+    same.then(|| known.reference(name)).flatten()
+}
+
+fn shown_selector(select: &Selector) -> String {
+    match select {
+        Selector::Semver(requirement) => format!("semver {requirement}"),
+        Selector::Regex(pattern) => format!("regex {pattern}"),
+    }
+}
+
 fn steps(desired: &Desired, state: &State) -> Vec<Value> {
     let mut steps = Vec::new();
     let mut step = |action: &str, workload: &str, target: &str, detail: String| {
@@ -220,30 +286,29 @@ fn steps(desired: &Desired, state: &State) -> Vec<Value> {
     };
     for (id, spec) in &desired.workloads {
         let known = state.workloads.get(id);
-        let pinned = |reference: &String| {
-            known
-                .and_then(|known| known.pins.get(reference))
-                .map(|pin| pin.digest.clone())
-        };
-        let unpinned: Vec<&String> = spec
-            .artifacts
-            .values()
-            .filter(|reference| pinned(reference).is_none())
-            .collect();
-        for reference in &unpinned {
-            step(
-                "pin",
-                id.as_str(),
-                "",
-                format!("{reference} is resolved to a digest once, and written down"),
-            );
+        let mut digests = BTreeMap::new();
+        for (name, artifact) in &spec.artifacts {
+            let (action, reference, detail) = match artifact {
+                ArtifactSpec::Reference(text) => (
+                    "pin",
+                    Some(text.clone()),
+                    format!("{text} is resolved to a digest once, and written down"),
+                ),
+                ArtifactSpec::Select { repository, select } => (
+                    "select",
+                    known.and_then(|known| selected(known, name, artifact)),
+                    format!(
+                        "the best tag of {repository} by {} is resolved to a digest",
+                        shown_selector(select)
+                    ),
+                ),
+            };
+            match reference.and_then(|reference| known?.pins.get(&reference)) {
+                Some(pin) => drop(digests.insert(name.clone(), pin.digest.clone())),
+                None => step(action, id.as_str(), "", detail),
+            }
         }
-        let digests = spec
-            .artifacts
-            .iter()
-            .filter_map(|(name, reference)| Some((name.clone(), pinned(reference)?)))
-            .collect();
-        let release = unpinned.is_empty().then(|| Release::from_spec(spec, &digests).id());
+        let release = (digests.len() == spec.artifacts.len()).then(|| Release::from_spec(spec, &digests).id());
         let shown = release
             .as_ref()
             .map_or("a new release".to_owned(), |release| format!("release {}", release.short()));

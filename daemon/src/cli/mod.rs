@@ -2,15 +2,22 @@
 
 mod audit;
 mod commands;
+mod commit;
+mod draw;
 mod error;
+mod explain;
+mod help;
 mod ledger;
 mod manifests;
 mod run;
 mod show;
 mod status;
+mod wait;
+mod watch;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 use error::CliError;
+use holdfast_core::engine::Wish;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,7 +27,7 @@ use std::process::ExitCode;
 #[command(name = "holdfast", version, max_term_width = 100)]
 struct Cli {
     /// Operator's configuration
-    #[arg(long, short, global = true, default_value = "holdfast.yaml", env = "HOLDFAST_CONFIG")]
+    #[arg(long, short, global = true, default_value = "holdfast.yaml", env = "HOLDFAST_CONFIG", hide_env_values = true)]
     config: PathBuf,
     /// Print data as JSON
     #[arg(long, global = true)]
@@ -58,14 +65,9 @@ enum Command {
     /// Look at Git now
     Sync,
     /// Bring back a release that was proven before, and keep the present one out
-    Rollback {
-        workload: String,
-        /// Beginning of a release id; default: the release proven before the present one
-        #[arg(long)]
-        to: Option<String>,
-        #[command(flatten)]
-        why: commands::Why,
-    },
+    Rollback(commands::RollbackArgs),
+    /// Agree to a step of a rollout, as somebody whom holdfast.yaml names under `users`
+    Approve(commands::ApproveArgs),
     /// Stop a rollout where it is; what has traffic is still watched
     Pause(commands::OnWorkload),
     /// Go on after a pause or a halt
@@ -74,14 +76,22 @@ enum Command {
     Abort(commands::OnWorkload),
     /// End the present hold or analysis, never health
     Advance(commands::OnWorkload),
+    /// Try again what could not be tried, was lost or is stalled; never what is quarantined
+    Retry(commands::OnWorkload),
+    /// Drop what is at an older release, and turn to the newest one at once
+    Deploy(commands::DeployArgs),
+    /// Let nothing new begin on a workload or a target; what is under way ends
+    Freeze(commands::OnEither),
+    /// Take a freeze back
+    Thaw(commands::OnEither),
+    /// Resolve a tag anew: if it points elsewhere, that is a new release
+    Repin(commands::RepinArgs),
+    /// Let drift be healed beyond the limit of the hour
+    AllowHeals(commands::Why),
     /// Let removals go ahead that were more than one revision may make
     AllowRemovals(commands::OnWorkload),
     /// Take the tip of a branch that was rewritten
-    AcceptRewrite {
-        commit: String,
-        #[command(flatten)]
-        why: commands::Why,
-    },
+    AcceptRewrite(commands::AcceptArgs),
     /// Releases that are kept out
     #[command(subcommand)]
     Quarantine(commands::QuarantineCommand),
@@ -93,62 +103,88 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Print the JSON Schema of manifests, for editors
     Schema,
+    /// Say what a field of a manifest is: its type, default, meaning, and an example
+    Explain {
+        /// KIND[.FIELD...], as in Workload.placement.waves
+        path: String,
+    },
+    /// Print a shell's completions
+    Completions {
+        /// Shell that they are for
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command
+    Man(help::ManArgs),
     /// Run an edge site
     EdgeNode(run::EdgeNodeArgs),
 }
 
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut command = help::command();
+    let parsed = command
+        .try_get_matches_from_mut(std::env::args_os())
+        .and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return match error.print() {
+                Err(failure) if !error.use_stderr() && failure.kind() != std::io::ErrorKind::BrokenPipe => {
+                    show::output_failed(failure)
+                }
+                _ => ExitCode::from(if error.use_stderr() { error::USAGE } else { 0 }),
+            };
         }
     };
-    match dispatch(cli) {
+    let out = show::Out::new(cli.json);
+    let code = match dispatch(cli, &out) {
         Ok(code) => code,
         Err(error) => error.report(),
-    }
+    };
+    out.finish(code)
 }
 
 /// For the demo's client, which is a program of its own.
 pub(crate) fn exit_on_io(path: &std::path::Path, error: &std::io::Error) -> ExitCode {
-    eprintln!("error: {}: {error}", path.display());
+    error::say(&format!("error: {}: {error}", path.display()));
     ExitCode::from(error::TROUBLE)
 }
 
-fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
-    let out = show::Out::new(cli.json);
+fn dispatch(cli: Cli, out: &show::Out) -> Result<ExitCode, CliError> {
     let config = cli.config;
-    match cli.command {
-        Command::Init { repository } => commands::init(&config, &repository),
-        Command::Run(args) => run::daemon(&config, &args),
-        Command::Demo(args) => Ok(crate::demo::run(&args, cli.json)),
-        Command::DemoTraffic(args) => Ok(crate::demo::traffic(&args)),
-        Command::Validate { path } => manifests::validate(&path, &out),
-        Command::Plan { path } => manifests::plan(&config, path.as_deref(), &out),
-        Command::Status(args) => status::status(&config, &args, &out),
-        Command::Sync => commands::sync(&config, &out),
-        Command::Rollback { workload, to, why } => commands::command(
-            &config,
-            Some(&workload),
-            holdfast_core::engine::Wish::Rollback { to },
-            &why,
-            &out,
-        ),
-        Command::Pause(on) => commands::on_workload(&config, &on, holdfast_core::engine::Wish::Pause, &out),
-        Command::Resume(on) => commands::on_workload(&config, &on, holdfast_core::engine::Wish::Resume, &out),
-        Command::Abort(on) => commands::on_workload(&config, &on, holdfast_core::engine::Wish::Abort, &out),
-        Command::Advance(on) => commands::on_workload(&config, &on, holdfast_core::engine::Wish::Advance, &out),
-        Command::AllowRemovals(on) => commands::on_workload(&config, &on, holdfast_core::engine::Wish::AllowRemovals, &out),
-        Command::AcceptRewrite { commit, why } => commands::accept_rewrite(&config, commit, &why, &out),
-        Command::Quarantine(command) => commands::quarantine(&config, &command, &out),
-        Command::Ledger(command) => ledger::run(&config, &command, &out),
-        Command::Audit(command) => audit::run(&config, &command, &out),
+    let on = |on: &commands::OnWorkload, wish| commands::on_workload(&config, on, wish, out);
+    match &cli.command {
+        Command::Init { repository } => commands::init(&config, repository),
+        Command::Run(args) => run::daemon(&config, args),
+        Command::Demo(args) => Ok(crate::demo::run(args, cli.json)),
+        Command::DemoTraffic(args) => Ok(crate::demo::traffic(args)),
+        Command::Validate { path } => manifests::validate(path, out),
+        Command::Plan { path } => manifests::plan(&config, path.as_deref(), out),
+        Command::Status(args) => status::status(&config, args, out),
+        Command::Sync => commands::sync(&config, out),
+        Command::Rollback(args) => commands::rollback(&config, args, out),
+        Command::Approve(args) => commands::approve(&config, args, out),
+        Command::Pause(args) => on(args, Wish::Pause),
+        Command::Resume(args) => on(args, Wish::Resume),
+        Command::Abort(args) => on(args, Wish::Abort),
+        Command::Advance(args) => on(args, Wish::Advance),
+        Command::Retry(args) => on(args, Wish::Retry),
+        Command::Deploy(args) => commands::deploy(&config, args, out),
+        Command::Freeze(args) => commands::on_either(&config, args, Wish::Freeze, out),
+        Command::Thaw(args) => commands::on_either(&config, args, Wish::Thaw, out),
+        Command::Repin(args) => commands::repin(&config, args, out),
+        Command::AllowHeals(why) => commands::allow_heals(&config, why, out),
+        Command::AllowRemovals(args) => on(args, Wish::AllowRemovals),
+        Command::AcceptRewrite(args) => commands::accept_rewrite(&config, args, out),
+        Command::Quarantine(command) => commands::quarantine(&config, command, out),
+        Command::Ledger(command) => ledger::run(&config, command, out),
+        Command::Audit(command) => audit::run(&config, command, out),
         Command::Schema => {
             out.json(&holdfast_core::manifest::schema());
             Ok(ExitCode::SUCCESS)
         }
-        Command::EdgeNode(args) => run::edge_node(&args),
+        Command::Explain { path } => explain::explain(path, out),
+        Command::Completions { shell } => help::completions(*shell, out),
+        Command::Man(args) => help::man(args, out),
+        Command::EdgeNode(args) => run::edge_node(args),
     }
 }

@@ -2,10 +2,16 @@
 
 mod answer;
 mod calls;
+mod metrics;
+mod people;
 mod plugins;
+mod reload;
+mod secrets;
 mod source;
 
+pub use people::{People, Salt};
 pub use plugins::{PluginSet, PluginsError};
+pub use reload::Configured;
 pub use source::load_desired;
 
 /// Unix milliseconds.
@@ -13,6 +19,7 @@ pub fn unix_ms() -> u64 {
     wall_ms()
 }
 
+use crate::adapters::prometheus::{MetricSourceError, MetricSources};
 use crate::api::{ApiRequest, Query};
 use crate::operator::{Operator, OperatorError};
 use answer::Blobs;
@@ -23,11 +30,15 @@ use holdfast_core::plan::{Ask, PLANNER_VERSION};
 use holdfast_ledger::index::Indexer;
 use holdfast_ledger::{Batch, Ledger, LedgerError, Options, Reader, Writer, load_state, state_bytes};
 use holdfast_registry::Registries;
+use metrics::Metrics;
+use source::Looks;
+use secrets::SecretStore;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// A snapshot is written after so many entries, and at every clean stop.
 const SNAPSHOT_ENTRIES: u64 = 5_000;
@@ -36,11 +47,14 @@ const CALLS_PER_TARGET: usize = 4;
 const STOP_WAITS: Duration = Duration::from_secs(20);
 
 /// Everything that can wake the daemon.
+#[allow(clippy::large_enum_variant, reason = "nearly all events are inputs")]
 pub enum Event {
     Input(Input),
     Api(ApiRequest, oneshot::Sender<Result<serde_json::Value, String>>),
     /// Look at Git now.
     Poke,
+    /// The operator's file changed, and is good.
+    Configured(Box<Configured>),
     /// The ledger cannot be written.
     LedgerFailed(String),
     Stop,
@@ -57,9 +71,16 @@ pub enum ShellError {
     #[error(transparent)]
     Registry(#[from] holdfast_registry::ConfigError),
     #[error(transparent)]
+    Metrics(#[from] MetricSourceError),
+    #[error(transparent)]
     Git(#[from] crate::adapters::git::GitError),
     #[error("the socket {} cannot be used", path.display())]
     Socket { path: PathBuf, source: std::io::Error },
+    #[error("{address} (`listen` of the configuration) cannot be listened on")]
+    Listen {
+        address: std::net::SocketAddr,
+        source: std::io::Error,
+    },
     #[error("{what} cannot be started")]
     Start { what: &'static str, source: std::io::Error },
     #[error("the ledger stopped: {0}; nothing more was done. The daemon goes on from the ledger when it is started again")]
@@ -72,8 +93,11 @@ pub enum ShellError {
 #[derive(Clone)]
 pub(crate) struct World {
     pub events: mpsc::UnboundedSender<Event>,
+    pub operator: Arc<Operator>,
     pub plugins: Arc<PluginSet>,
     pub registries: Arc<Registries>,
+    pub metrics: Arc<MetricSources>,
+    pub secrets: Arc<SecretStore>,
     pub blobs: Blobs,
     pub owner: String,
     pub call_deadline: Duration,
@@ -93,6 +117,12 @@ struct Shell {
     index: Indexer,
     reader: Reader,
     poke: mpsc::Sender<()>,
+    /// The rewritten tip that may be taken, for the source.
+    accepted: watch::Sender<Option<String>>,
+    looks: Arc<Looks>,
+    metrics: Metrics,
+    salt: Salt,
+    people: watch::Sender<Arc<People>>,
 }
 
 /// Ledger time goes on from the last entry and stands still while the daemon is down.
@@ -153,9 +183,16 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
         tracing::warn!(ignored, "damaged, and not needed");
     }
     let (state, _) = load_state(&mut ledger)?;
-    let plugins = Arc::new(PluginSet::load(&operator)?);
-    let registries = Arc::new(Registries::new(&operator.registries)?);
+    let operator = Arc::new(operator);
     let reader = ledger.reader();
+    let blobs = Blobs::new(reader.clone());
+    let (plugins, seen) = PluginSet::load(&operator, blobs.clone())?;
+    let plugins = Arc::new(plugins);
+    let registries = Arc::new(Registries::new(&operator.registries)?);
+    let salt = Salt::load(&operator.data.join("author.salt")).map_err(|source| ShellError::Start {
+        what: "the salt of e-mail addresses",
+        source,
+    })?;
     let index = Indexer::spawn(&dir.join("index"), reader.clone()).map_err(|source| ShellError::Start {
         what: "the index",
         source,
@@ -178,17 +215,21 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
     };
     let (events, inbox) = mpsc::unbounded_channel();
     let socket = operator.socket();
-    let api = crate::api::serve(&socket, events.clone()).map_err(|source| ShellError::Socket {
+    let (people, known_people) = watch::channel(Arc::new(People::new(&operator, &salt)));
+    let api = crate::api::serve(&socket, events.clone(), known_people).map_err(|source| ShellError::Socket {
         path: socket.clone(),
         source,
     })?;
     let world = World {
         events: events.clone(),
+        operator: operator.clone(),
         plugins: plugins.clone(),
         registries,
-        blobs: Blobs::new(reader.clone()),
+        metrics: Arc::new(MetricSources::new(&operator.metrics.sources)?),
+        secrets: Arc::new(SecretStore::new(operator.secrets.clone())),
+        blobs,
         owner,
-        call_deadline: Duration::from_millis(operator.limits.call_deadline_ms.clamp(100, 600_000)),
+        call_deadline: call_deadline(&operator),
         targets: Arc::default(),
     };
     let engine = Engine::new(operator.engine_config(plugins.digests())?, state);
@@ -199,7 +240,12 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
         what: "the ledger's writer",
         source,
     })?;
+    let source = engine.state().source.as_ref();
+    let known = source.map(|head| head.commit.clone());
+    let (accepted, accepted_tip) = watch::channel(source.and_then(|head| head.accepted.clone()));
+    let looks = Arc::<Looks>::default();
     let mut shell = Shell {
+        metrics: Metrics::new(engine.state()),
         engine,
         writer,
         world,
@@ -212,14 +258,34 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
         index,
         reader,
         poke,
+        accepted,
+        looks: looks.clone(),
+        salt: salt.clone(),
+        people,
     };
     shell.input(Input::Boot(term));
-    let known = shell.engine.state().source.as_ref().map(|head| head.commit.clone());
-    let source = source::spawn(&operator, known, events.clone(), pokes)?;
+    shell.input(Input::PluginsSeen(seen));
+    let source = source::spawn(source::Start {
+        repository: operator.repository.clone(),
+        mirror: operator.data.join("git"),
+        salt,
+        known,
+        accepted: accepted_tip,
+        pokes,
+        events: events.clone(),
+        looks,
+    })?;
+    let http = match operator.listen {
+        Some(address) => Some(listen(address, &events).await?),
+        None => None,
+    };
+    let reload = reload::spawn(operator, plugins, events.clone());
     let signals = stop_on_signal(events)?;
     ready();
     let outcome = shell.run(inbox).await;
     signals.abort();
+    reload.abort();
+    http.inspect(tokio::task::AbortHandle::abort);
     source.abort();
     api.abort();
     let _ = std::fs::remove_file(&socket);
@@ -228,6 +294,20 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
     }
     shell.writer.close()?;
     outcome
+}
+
+fn call_deadline(operator: &Operator) -> Duration {
+    Duration::from_millis(operator.limits.call_deadline_ms)
+}
+
+async fn listen(
+    address: std::net::SocketAddr,
+    events: &mpsc::UnboundedSender<Event>,
+) -> Result<tokio::task::AbortHandle, ShellError> {
+    let serving = crate::http::serve(address, events.clone()).await;
+    let (address, task) = serving.map_err(|source| ShellError::Listen { address, source })?;
+    tracing::info!(%address, "health and metrics are served");
+    Ok(task)
 }
 
 fn stop_on_signal(events: mpsc::UnboundedSender<Event>) -> Result<tokio::task::JoinHandle<()>, ShellError> {
@@ -294,14 +374,42 @@ impl Shell {
                 // A poke that is already waiting is enough.
                 let _ = self.poke.try_send(());
             }
+            Event::Configured(configured) => self.configure(*configured),
             Event::LedgerFailed(_) | Event::Stop => {}
         }
+    }
+
+    /// Tasks in flight keep the configuration that they began with.
+    fn configure(&mut self, configured: Configured) {
+        let Configured {
+            operator,
+            plugins,
+            seen,
+            registries,
+            metrics,
+            secrets,
+            engine,
+        } = configured;
+        self.people.send_replace(Arc::new(People::new(&operator, &self.salt)));
+        self.world.call_deadline = call_deadline(&operator);
+        self.world.operator = operator;
+        self.world.plugins = plugins;
+        self.world.registries = registries;
+        self.world.metrics = metrics;
+        self.world.secrets = secrets;
+        self.engine.configure(engine);
+        self.input(Input::PluginsSeen(seen));
+        tracing::info!("the changed configuration is taken");
     }
 
     fn input(&mut self, input: Input) {
         let outputs = self.engine.handle(self.clock.now(), input);
         for output in outputs {
             self.carry(output);
+        }
+        let accepted = self.engine.state().source.as_ref().and_then(|head| head.accepted.as_ref());
+        if self.accepted.borrow().as_ref() != accepted {
+            self.accepted.send_replace(accepted.cloned());
         }
         if self.engine.state().size >= self.snapshot_at {
             self.snapshot_at = self.engine.state().size + SNAPSHOT_ENTRIES;
@@ -332,7 +440,7 @@ impl Shell {
                     calls::ask(&self.world, &self.engine, ask);
                 }
             }
-            Output::LoadImages { blob } => answer::load_images(&self.world, blob),
+            Output::LoadImages { blob } => answer::load_images(&self.world, self.engine.state(), blob),
             Output::Call(call) => {
                 // Its intent is open in the ledger: the next start issues it again.
                 if !self.stopping {
@@ -356,6 +464,7 @@ impl Shell {
     fn append(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>) {
         for entry in &entries {
             say(entry, self.engine.state().epoch);
+            self.metrics.entry(entry);
         }
         let (events, index) = (self.world.events.clone(), self.index.clone());
         let blobs = blobs.into_iter().map(|(digest, bytes)| (digest, bytes.into())).collect();
@@ -379,12 +488,24 @@ impl Shell {
     fn api(&mut self, request: ApiRequest, reply: oneshot::Sender<Result<serde_json::Value, String>>) {
         match request.query {
             Query::Status => {
-                let view = holdfast_core::view::status(&self.engine);
-                let _ = reply.send(serde_json::to_value(view).map_err(|error| error.to_string()));
+                let mut view = holdfast_core::view::status(&self.engine);
+                let (index, reader) = (self.index.clone(), self.reader.clone());
+                // Whoever asked may have gone away.
+                tokio::task::spawn_blocking(move || {
+                    answer::fill(&mut view, &index, &reader);
+                    drop(reply.send(serde_json::to_value(view).map_err(|error| error.to_string())));
+                });
             }
             Query::Sync => {
                 let _ = self.poke.try_send(());
                 let _ = reply.send(Ok(serde_json::json!({ "message": "looking at Git now" })));
+            }
+            Query::Ready => {
+                let _ = reply.send(self.ready().map(Into::into).map_err(Into::into));
+            }
+            Query::Metrics => {
+                let text = self.metrics.text(&self.engine, &self.looks, wall_ms());
+                let _ = reply.send(Ok(text.into()));
             }
             Query::Find { by, key, before, limit } => {
                 let (index, reader) = (self.index.clone(), self.reader.clone());
@@ -395,8 +516,24 @@ impl Shell {
                 let token = self.next_token;
                 self.next_token += 1;
                 self.waiting_replies.insert(token, reply);
-                self.input(Input::Command { token, request: command });
+                self.input(Input::Command {
+                    token,
+                    request: *command,
+                });
             }
+        }
+    }
+}
+
+impl Shell {
+    /// Whoever asks gets an answer only from a loop whose ledger could be written: it ends with the ledger.
+    fn ready(&self) -> Result<&'static str, &'static str> {
+        if self.stopping {
+            Err("the daemon is stopping")
+        } else if self.looks.good_ms.load(Ordering::Relaxed) == 0 {
+            Err("the repository was not read yet")
+        } else {
+            Ok("ready\n")
         }
     }
 }

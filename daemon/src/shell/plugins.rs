@@ -1,13 +1,16 @@
-//! Every plugin that a binding may name: the built-in ones and the operator's, each by digest.
+//! Every plugin that a binding may name: the built-in ones and the operator's, each by digest. Older ones, which launched
+//! what still runs, come from the ledger's blobs.
 
+use super::answer::Blobs;
 use crate::operator::{Operator, OperatorError};
 use holdfast_core::config::matches;
+use holdfast_core::entry::PluginSeen;
 use holdfast_core::ids::Digest;
 use holdfast_core::target::PluginRef;
 use holdfast_host::{Binding, Limits, LoadError, Plugin, PluginHost};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PluginsError {
@@ -30,19 +33,42 @@ pub struct PluginSet {
     names: BTreeMap<String, Digest>,
     /// Target pattern, plugin name, what is granted; first match wins.
     bindings: Vec<(String, String, Arc<Binding>)>,
+    kept: Arc<Kept>,
 }
 
+/// What outlives a change of the configuration: the compiler, and what it compiled.
+struct Kept {
+    host: PluginHost,
+    blobs: Blobs,
+    /// One lock for each digest: a plugin that compiles holds up only those who need it.
+    compiled: Mutex<BTreeMap<Digest, Compiled>>,
+}
+
+type Compiled = Arc<Mutex<Option<Arc<Plugin>>>>;
+
+/// Plugins that were named by the configuration, with their components, for the ledger.
+pub(super) type Seen = Vec<(PluginSeen, Vec<u8>)>;
+
 impl PluginSet {
-    pub fn load(operator: &Operator) -> Result<Self, PluginsError> {
+    pub(super) fn load(operator: &Operator, blobs: Blobs) -> Result<(Self, Seen), PluginsError> {
         let cache = operator.data.join("compiled");
-        let host = PluginHost::new(Limits::default(), private_dir(&cache).then_some(cache))?;
-        let mut set = Self {
-            plugins: BTreeMap::new(),
-            names: BTreeMap::new(),
-            bindings: Vec::new(),
+        let kept = Kept {
+            host: PluginHost::new(Limits::default(), private_dir(&cache).then_some(cache))?,
+            blobs,
+            compiled: Mutex::default(),
         };
+        Self::of(operator, Arc::new(kept))
+    }
+
+    /// For another configuration; what is compiled stays so.
+    pub(super) fn reload(&self, operator: &Operator) -> Result<(Self, Seen), PluginsError> {
+        Self::of(operator, self.kept.clone())
+    }
+
+    fn of(operator: &Operator, kept: Arc<Kept>) -> Result<(Self, Seen), PluginsError> {
+        let mut components: Vec<(String, Digest, Vec<u8>)> = Vec::new();
         for (name, bytes) in crate::builtin::plugins() {
-            set.insert(name, host.load(name, bytes)?);
+            components.push((name.to_owned(), Digest::of(bytes), bytes.to_vec()));
         }
         for (name, config) in &operator.plugins {
             let bytes = std::fs::read(&config.file).map_err(|source| PluginsError::Read {
@@ -58,32 +84,100 @@ impl PluginSet {
                     actual,
                 });
             }
-            set.insert(name, host.load(name, &bytes)?);
+            components.push((name.clone(), actual, bytes));
         }
-        for (rule, binding) in operator.bindings()? {
-            set.bindings.push((rule.target, rule.plugin, binding));
+        let (mut plugins, mut names, mut seen) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for (name, digest, bytes) in components {
+            let plugin = kept.compile(&name, &digest, || Ok(bytes.clone()))?;
+            let exports = plugin.exports.iter().cloned().collect();
+            plugins.insert(digest.clone(), plugin);
+            // The operator's own takes a built-in one's name.
+            names.insert(name.clone(), digest.clone());
+            seen.push((PluginSeen { name, digest, exports }, bytes));
         }
-        Ok(set)
-    }
-
-    fn insert(&mut self, name: &str, plugin: Plugin) {
-        tracing::info!(plugin = name, digest = plugin.digest.as_str(), "plugin loaded");
-        self.names.insert(name.to_owned(), plugin.digest.clone());
-        self.plugins.insert(plugin.digest.clone(), Arc::new(plugin));
+        let bindings = operator.bindings()?;
+        let set = Self {
+            plugins,
+            names,
+            bindings: bindings
+                .into_iter()
+                .map(|(rule, binding)| (rule.target, rule.plugin, binding))
+                .collect(),
+            kept,
+        };
+        Ok((set, seen))
     }
 
     pub fn digests(&self) -> BTreeMap<String, Digest> {
         self.names.clone()
     }
 
-    /// The plugin of a reference, and what it may reach on this target.
+    /// The plugin of a reference, and what it may reach on this target. One that the configuration no longer names is
+    /// compiled from the ledger, which takes a while: never on the loop.
     pub fn find(&self, target: &str, reference: &PluginRef) -> Option<(Arc<Plugin>, Arc<Binding>)> {
-        let plugin = self.plugins.get(&reference.digest)?;
-        let binding = self
+        let (_, _, binding) = self
             .bindings
             .iter()
             .find(|(pattern, name, _)| *name == reference.name && matches(pattern, target))?;
-        Some((plugin.clone(), binding.2.clone()))
+        let plugin = match self.plugins.get(&reference.digest) {
+            Some(plugin) => plugin.clone(),
+            None => aside(|| self.kept.older(reference))?,
+        };
+        Some((plugin, binding.clone()))
+    }
+}
+
+impl Kept {
+    fn older(&self, reference: &PluginRef) -> Option<Arc<Plugin>> {
+        let component = || {
+            let bytes = self.blobs.get(&reference.digest);
+            bytes.map_err(|error| LoadError::Invalid {
+                name: reference.name.clone(),
+                message: error.to_string(),
+            })
+        };
+        match self.compile(&reference.name, &reference.digest, component) {
+            Ok(plugin) => Some(plugin),
+            Err(error) => {
+                tracing::error!(
+                    plugin = reference.name,
+                    digest = reference.digest.as_str(),
+                    error = &error as &dyn std::error::Error,
+                    "a plugin of generations that still run cannot be loaded from the ledger"
+                );
+                None
+            }
+        }
+    }
+
+    /// Each digest once.
+    fn compile(
+        &self,
+        name: &str,
+        digest: &Digest,
+        component: impl FnOnce() -> Result<Vec<u8>, LoadError>,
+    ) -> Result<Arc<Plugin>, LoadError> {
+        let slot = {
+            let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+            compiled.entry(digest.clone()).or_default().clone()
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plugin) = slot.as_ref() {
+            return Ok(plugin.clone());
+        }
+        let plugin = Arc::new(self.host.load(name, &component()?)?);
+        tracing::info!(plugin = name, digest = digest.as_str(), "plugin loaded");
+        *slot = Some(plugin.clone());
+        Ok(plugin)
+    }
+}
+
+/// Blocking work within a task: the other tasks of its thread go elsewhere meanwhile.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -91,4 +185,84 @@ impl PluginSet {
 fn private_dir(dir: &std::path::Path) -> bool {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_core::config::EngineConfig;
+    use holdfast_core::engine::{Engine, Input, Now, Output};
+    use holdfast_core::state::State;
+    use holdfast_ledger::{Batch, Ledger, Options};
+
+    /// The same component with another digest: a custom section more.
+    fn changed(component: &[u8]) -> Vec<u8> {
+        [component, &[0, 2, 1, b'x']].concat()
+    }
+
+    fn operator(dir: &std::path::Path, component: &[u8]) -> Operator {
+        let file = dir.join("mine.wasm");
+        std::fs::write(&file, component).unwrap();
+        let text = format!(
+            "repository: {{ url: x }}\ndata: d\nplugins: {{ mine: {{ file: mine.wasm, digest: \"{}\" }} }}\nbindings: [ {{ target: a, plugin: mine }} ]\n",
+            Digest::of(component)
+        );
+        std::fs::write(dir.join("holdfast.yaml"), text).unwrap();
+        crate::operator::load(&dir.join("holdfast.yaml")).unwrap()
+    }
+
+    #[test]
+    fn an_older_plugin_of_the_same_name_comes_from_the_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        let [(_, old)] = crate::builtin::plugins();
+        let new = changed(old);
+        let (mut ledger, _) = Ledger::open(&dir.path().join("ledger"), Options::default()).unwrap();
+        let mut engine = Engine::new(EngineConfig::default(), State::default());
+        let now = Now { t: 1, wall_ms: 1 };
+        let reference = |component: &[u8]| PluginRef {
+            name: "mine".into(),
+            digest: Digest::of(component),
+            grants: Digest::of(b""),
+        };
+        for component in [old, &new] {
+            let (set, seen) = PluginSet::load(&operator(dir.path(), component), Blobs::new(ledger.reader())).unwrap();
+            assert_eq!(set.digests()["mine"], Digest::of(component));
+            let outputs = engine.handle(now, Input::PluginsSeen(seen));
+            for output in outputs {
+                let Output::Append { entries, blobs } = output else { continue };
+                let blobs = blobs.into_iter().map(|(digest, bytes)| (digest, bytes.into())).collect();
+                ledger.append(&Batch { entries, blobs }).unwrap();
+            }
+        }
+        // Each digest is written once, whatever names it has.
+        assert_eq!(ledger.size(), 2);
+        assert_eq!(engine.state().plugins.keys().collect::<Vec<_>>().len(), 2);
+        let (set, seen) = PluginSet::load(&operator(dir.path(), &new), Blobs::new(ledger.reader())).unwrap();
+        assert_eq!(engine.handle(now, Input::PluginsSeen(seen)).len(), 0);
+        // The built-in one has the old digest too; without it only the ledger does.
+        let set = PluginSet {
+            plugins: set
+                .plugins
+                .iter()
+                .filter(|(digest, _)| **digest == Digest::of(&new))
+                .map(|(d, p)| (d.clone(), p.clone()))
+                .collect(),
+            kept: Arc::new(Kept {
+                host: PluginHost::new(Limits::default(), None).unwrap(),
+                blobs: Blobs::new(ledger.reader()),
+                compiled: Mutex::default(),
+            }),
+            ..set
+        };
+        for component in [old, &new] {
+            let (plugin, _) = set.find("a", &reference(component)).unwrap();
+            assert_eq!(plugin.digest, Digest::of(component));
+        }
+        assert!(Arc::ptr_eq(
+            &set.find("a", &reference(old)).unwrap().0,
+            &set.find("a", &reference(old)).unwrap().0
+        ));
+        assert!(set.find("a", &reference(b"never seen")).is_none());
+        assert!(set.find("b", &reference(old)).is_none());
+    }
 }

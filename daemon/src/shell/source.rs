@@ -1,62 +1,93 @@
 //! Git beside the loop: fetch when poked, watched or due; parse what changed; hand a revision to the engine.
 
+use super::people::Salt;
 use super::{Event, ShellError};
-use crate::adapters::git::{GitSource, TreeFile};
-use crate::operator::Operator;
+use crate::adapters::git::{GitConfig, GitError, GitSource, TreeFile, Watch, is_manifest, poll_wait, watch};
 use holdfast_core::engine::{Input, Revision};
 use holdfast_core::entry::SourceProblem;
 use holdfast_core::ids::Digest;
 use holdfast_core::manifest::{ConfigFiles, Desired, FileProblem, ParsedFile, Severity, assemble, parse_file};
 use holdfast_registry::Reference;
-use notify::{RecursiveMode, Watcher};
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as latest};
 
 /// Hints come in bursts: one look for all of them.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 const PARSED_KEPT: usize = 50_000;
 
-pub(super) fn spawn(
-    operator: &Operator,
-    known: Option<String>,
-    events: mpsc::UnboundedSender<Event>,
-    mut pokes: mpsc::Receiver<()>,
-) -> Result<tokio::task::AbortHandle, ShellError> {
-    let start = |source| ShellError::Start {
-        what: "the Git thread",
-        source,
-    };
-    let salt = salt(&operator.data.join("author.salt")).map_err(start)?;
-    let source = GitSource::open(&operator.repository, &operator.data.join("git"))?;
-    let reader = Fetcher {
-        source,
-        operator: operator.clone(),
+/// How Git is doing, for metrics and readiness.
+#[derive(Default)]
+pub(crate) struct Looks {
+    pub begun: AtomicU64,
+    /// Wall time of the last look that went well, Unix milliseconds; 0: none yet.
+    pub good_ms: AtomicU64,
+}
+
+/// What the source is and what it is told.
+pub(super) struct Start {
+    pub repository: GitConfig,
+    pub mirror: PathBuf,
+    pub salt: Salt,
+    /// The commit that was adopted last.
+    pub known: Option<String>,
+    /// The rewritten tip that the ledger says is accepted.
+    pub accepted: latest::Receiver<Option<String>>,
+    pub pokes: mpsc::Receiver<()>,
+    pub events: mpsc::UnboundedSender<Event>,
+    pub looks: Arc<Looks>,
+}
+
+pub(super) fn spawn(start: Start) -> Result<tokio::task::AbortHandle, ShellError> {
+    let Start {
+        repository,
+        mirror,
+        salt,
         known,
+        mut accepted,
+        mut pokes,
+        events,
+        looks,
+    } = start;
+    let reader = Fetcher {
+        source: GitSource::open(&repository, &mirror)?,
+        repository: repository.clone(),
+        known,
+        accepted: accepted.clone(),
         salt,
         parsed: BTreeMap::new(),
+        told: None,
         said: None,
+        looks,
     };
     // libgit2 blocks, so it has a thread of its own; a full queue of one means that a look is coming anyway.
     let (ask, asked) = std_mpsc::sync_channel::<()>(1);
     std::thread::Builder::new()
         .name("git".into())
         .spawn(move || reader.run(&asked, &events))
-        .map_err(start)?;
-    let interval = Duration::from_millis(operator.repository.interval.max(1_000));
-    let watched = operator.repository.local_path();
+        .map_err(|source| ShellError::Start {
+            what: "the Git thread",
+            source,
+        })?;
     let task = tokio::spawn(async move {
         let (hint, mut hints) = mpsc::channel::<()>(1);
-        let _watcher = watched.and_then(|path| watch(&path, hint.clone()));
-        let jitter = Duration::from_millis(u64::from(std::process::id()) % 1_000 * interval.as_millis() as u64 / 10_000);
+        let mut watched = Watched::default();
         loop {
+            if let Some(path) = repository.local_path() {
+                watched.renew(&path, &hint);
+            }
+            // What came until now is answered by this look.
+            let _ = hints.try_recv();
             let _ = ask.try_send(());
             tokio::select! {
-                _ = tokio::time::sleep(interval + jitter) => {}
+                () = tokio::time::sleep(poll_wait(repository.interval)) => {}
                 poke = pokes.recv() => if poke.is_none() { return },
+                // The sender lives as long as the daemon's loop.
+                changed = accepted.changed() => if changed.is_err() { return },
                 _ = hints.recv() => tokio::time::sleep(DEBOUNCE).await,
             }
         }
@@ -64,57 +95,58 @@ pub(super) fn spawn(
     Ok(task.abort_handle())
 }
 
-/// Wakes on changes of refs; what changed is looked up, not believed.
-fn watch(path: &Path, hint: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let git = if path.join(".git").is_dir() {
-        path.join(".git")
-    } else {
-        path.to_owned()
-    };
-    let mut watcher = notify::recommended_watcher(move |_| {
-        // Full means that a look is coming anyway.
-        let _ = hint.try_send(());
-    })
-    .ok()?;
-    let refs = watcher.watch(&git.join("refs"), RecursiveMode::Recursive);
-    let packed = watcher.watch(&git, RecursiveMode::NonRecursive);
-    if let Err(error) = refs.and(packed) {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "the repository cannot be watched; it is polled"
-        );
-        return None;
-    }
-    Some(watcher)
+/// A watch on a local repository; without one it is polled, and watching is tried again at each poll.
+#[derive(Default)]
+struct Watched {
+    watch: Option<Watch>,
+    said: bool,
 }
 
-/// Makes e-mail addresses in the ledger comparable, and unreadable without this file.
-fn salt(path: &Path) -> std::io::Result<Vec<u8>> {
-    if let Ok(salt) = std::fs::read(path)
-        && salt.len() == 32
-    {
-        return Ok(salt);
+impl Watched {
+    fn renew(&mut self, path: &Path, hint: &mpsc::Sender<()>) {
+        if self.watch.is_some() {
+            return;
+        }
+        let hint = hint.clone();
+        // Full means that a look is coming anyway.
+        let moved = move |_: &notify::Event| {
+            let _ = hint.try_send(());
+        };
+        match watch(path, moved) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) if !self.said => {
+                self.said = true;
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "the repository cannot be watched; it is polled");
+            }
+            Err(_) => {}
+        }
     }
-    let mut salt = vec![0; 32];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut salt)?;
-    std::fs::write(path, &salt)?;
-    Ok(salt)
 }
 
 struct Fetcher {
     source: GitSource,
-    operator: Operator,
+    repository: GitConfig,
     known: Option<String>,
-    salt: Vec<u8>,
+    accepted: latest::Receiver<Option<String>>,
+    salt: Salt,
     /// Files by path, with the blob that they were parsed from: only changed files are parsed again.
     parsed: BTreeMap<String, (String, ParsedFile)>,
+    /// The tip that the engine was told of last in this run, and whether it was taken.
+    told: Option<(String, bool)>,
     said: Option<String>,
+    looks: Arc<Looks>,
 }
 
 impl Fetcher {
     fn run(mut self, asked: &std_mpsc::Receiver<()>, events: &mpsc::UnboundedSender<Event>) {
         while asked.recv().is_ok() {
-            match self.look() {
+            self.looks.begun.fetch_add(1, Ordering::Relaxed);
+            let outcome = self.look();
+            if outcome.is_ok() {
+                self.looks.good_ms.store(super::wall_ms(), Ordering::Relaxed);
+            }
+            match outcome {
                 Ok(Some(revision)) => {
                     if events.send(Event::Input(Input::Revision(Box::new(revision)))).is_err() {
                         return;
@@ -136,24 +168,27 @@ impl Fetcher {
         }
     }
 
-    fn look(&mut self) -> Result<Option<Revision>, crate::adapters::git::GitError> {
+    /// A revision, when there is something that the engine has not been told in this run.
+    fn look(&mut self) -> Result<Option<Revision>, GitError> {
         let head = self.source.fetch(self.known.as_deref())?;
         self.said = None;
-        let accepted = std::fs::read_to_string(accepted_file(&self.operator)).unwrap_or_default();
-        let adopted = head.fast_forward || accepted.trim() == head.commit;
-        let unchanged = self.known.as_deref() == Some(&head.commit) && !self.parsed.is_empty();
-        if unchanged {
+        let accepted = self.accepted.borrow().clone();
+        let adopted = head.fast_forward || accepted.is_some_and(|accepted| self.source.grew(&accepted, &head.commit));
+        let told = Some((head.commit.clone(), adopted));
+        if self.told == told {
             return Ok(None);
         }
         let info = self.source.info(&head.commit)?;
+        let contributors = self.source.contributors(self.known.as_deref(), &head.commit)?;
         let mut revision = Revision {
-            reference: format!("refs/heads/{}", self.operator.repository.branch),
+            reference: format!("refs/heads/{}", self.repository.branch),
             commit: head.commit.clone(),
             old: self.known.clone(),
             fast_forward: head.fast_forward,
             adopted,
             signer: "unverified".into(),
-            author: self.author(&info.author_email),
+            author: self.salt.hash(&info.author_email),
+            contributors: contributors.iter().map(|email| self.salt.hash(email)).collect(),
             summary: info.summary,
             committed_s: info.committed_s,
             ..Revision::default()
@@ -163,9 +198,10 @@ impl Fetcher {
                 commit = head.commit,
                 "the branch was rewritten; nothing of it is taken until `holdfast accept-rewrite`"
             );
+            self.told = told;
             return Ok(Some(revision));
         }
-        let (desired, blobs) = load_desired(&self.source, &head.commit, &self.operator.repository.name, &mut self.parsed)?;
+        let (desired, blobs) = load_desired(&self.source, &head.commit, &self.repository.name, &mut self.parsed)?;
         revision.problems = desired
             .problems
             .iter()
@@ -179,21 +215,9 @@ impl Fetcher {
         revision.absence_proven = desired.absence_proven;
         revision.blobs = blobs;
         self.known = Some(head.commit);
+        self.told = told;
         Ok(Some(revision))
     }
-
-    fn author(&self, email: &str) -> String {
-        let hash = Sha256::new()
-            .chain_update(&self.salt)
-            .chain_update(email.trim().to_lowercase())
-            .finalize();
-        holdfast_core::ids::hex(&hash)[..32].to_owned()
-    }
-}
-
-/// Written by `accept-rewrite`, read before a rewritten tip is refused.
-pub(crate) fn accepted_file(operator: &Operator) -> std::path::PathBuf {
-    operator.data.join("accepted-rewrite")
 }
 
 fn source_problem(problem: &holdfast_core::manifest::Problem) -> SourceProblem {
@@ -234,13 +258,9 @@ pub fn load_desired(
     commit: &str,
     repository: &str,
     parsed: &mut BTreeMap<String, (String, ParsedFile)>,
-) -> Result<(Desired, Blobs), crate::adapters::git::GitError> {
+) -> Result<(Desired, Blobs), GitError> {
     let tree = source.tree(commit)?;
-    let manifests: Vec<&TreeFile> = tree
-        .files
-        .iter()
-        .filter(|file| file.path.ends_with(".yaml") || file.path.ends_with(".yml"))
-        .collect();
+    let manifests: Vec<&TreeFile> = tree.files.iter().filter(|file| is_manifest(&file.path)).collect();
     if parsed.len() > PARSED_KEPT {
         parsed.clear();
     }
@@ -254,11 +274,14 @@ pub fn load_desired(
             Ok(bytes) => {
                 parsed.insert(file.path.clone(), (file.blob.clone(), parse_file(&file.path, &bytes)));
             }
-            Err(error) => problems.push(FileProblem {
-                file: file.path.clone(),
-                code: "unreadable",
-                message: error.message,
-            }),
+            Err(error) => {
+                parsed.remove(&file.path);
+                problems.push(FileProblem {
+                    file: file.path.clone(),
+                    code: "unreadable",
+                    message: error.message,
+                });
+            }
         }
     }
     let files = parsed
@@ -274,3 +297,6 @@ pub fn load_desired(
     let desired = assemble(repository, &files, &problems, &lookup, &check);
     Ok((desired, lookup.read.into_inner().into_iter().collect()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -484,6 +484,9 @@ impl World {
             }
             Ask::Check {
                 workload, target, key, ..
+            }
+            | Ask::CheckRelease {
+                workload, target, key, ..
             } => {
                 let abilities = Abilities {
                     routing: Routing::Weighted,
@@ -522,7 +525,7 @@ impl World {
                     target,
                     generation,
                     failure,
-                    answered: true,
+                    asked: true,
                 }
             }
             Ask::Measure {

@@ -1,8 +1,18 @@
 //! Commands of people: checked against State, written down with who and why, then carried out by the planners.
 
+mod approval;
+mod freeze;
+mod precondition;
+mod retry;
+
 use super::*;
 use crate::ids::ReleaseId;
 use crate::state::{Request, WorkloadState};
+
+/// The longest key that State remembers whole.
+const KEY_MAX_BYTES: usize = 100;
+/// The shortest beginning of a release id that may name one.
+const PREFIX_MIN: usize = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandRequest {
@@ -46,11 +56,24 @@ pub enum Wish {
         commit: String,
     },
     AllowRemovals,
+    /// `step`: a weight in 1/10000; none: the one that is being waited for.
+    Approve {
+        step: Option<u32>,
+    },
+    Retry,
+    DeployNow,
+    /// Of the workload, or of the target that the request names.
+    Freeze,
+    Thaw,
+    Repin {
+        reference: String,
+    },
+    AllowHeals,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CommandReply {
-    /// The command's entry; none when the same key was carried out before.
+    /// The command's entry; none when it was so before, or the same key was carried out before.
     pub seq: Option<Seq>,
     pub message: String,
 }
@@ -71,6 +94,9 @@ fn refuse<T>(reason: &str, message: impl Into<String>) -> Result<T, Refusal> {
     })
 }
 
+/// The command's entry, if one was needed, and what the person is told.
+type Done = Result<(Option<Seq>, String), Refusal>;
+
 impl Engine {
     pub(super) fn take_command(&mut self, token: Token, request: CommandRequest) {
         if self.state.command_keys.contains(&request.key) {
@@ -82,9 +108,14 @@ impl Engine {
             return;
         }
         match self.carry_out(&request) {
-            Ok((seq, message)) => {
+            Ok((Some(seq), message)) => {
                 self.held_replies.push((seq, token, CommandReply { seq: Some(seq), message }));
-                self.dirty.extend(request.workload);
+                let touched = self.touched(&request);
+                touched.iter().for_each(|id| self.schedule.mark_all(id));
+            }
+            Ok((None, message)) => {
+                let reply = CommandReply { seq: None, message };
+                self.out.push(Output::Reply { token, reply: Ok(reply) });
             }
             Err(refusal) => self.out.push(Output::Reply {
                 token,
@@ -93,123 +124,219 @@ impl Engine {
         }
     }
 
-    fn carry_out(&mut self, command: &CommandRequest) -> Result<(Seq, String), Refusal> {
-        match (&command.wish, &command.workload) {
-            (Wish::AcceptRewrite { commit }, _) => {
+    /// Whose plans may be others now.
+    fn touched(&self, command: &CommandRequest) -> Vec<WorkloadId> {
+        match (&command.workload, &command.target, &command.wish) {
+            (Some(workload), _, _) => vec![workload.clone()],
+            (None, Some(target), _) => self.workloads_on(target),
+            (None, None, Wish::AllowHeals) => self.state.workloads.keys().cloned().collect(),
+            (None, None, _) => Vec::new(),
+        }
+    }
+
+    fn carry_out(&mut self, command: &CommandRequest) -> Done {
+        if command.key.len() > KEY_MAX_BYTES {
+            return refuse("key-too-long", format!("a key has at most {KEY_MAX_BYTES} bytes"));
+        }
+        if command.target.is_some() && !matches!(command.wish, Wish::Freeze | Wish::Thaw) {
+            return refuse("not-of-a-target", "only freeze and thaw are about a target");
+        }
+        if command.target.is_some() && command.workload.is_some() {
+            return refuse("two-subjects", "name a workload or a target, not both");
+        }
+        if command.workload.is_none() && !command.only_if.is_empty() {
+            return refuse(
+                "precondition",
+                "a precondition is about a rollout, and this command names no workload",
+            );
+        }
+        match (&command.wish, &command.workload, &command.target) {
+            (Wish::AcceptRewrite { commit }, _, _) => {
                 let waiting = self.state.source.as_ref().and_then(|head| head.rewrite.clone());
                 if waiting.as_ref() != Some(commit) {
                     return refuse("nothing-to-accept", "no rewritten tip with this commit is waiting");
                 }
                 let seq = self.record_command(command, CommandVerb::AcceptRewrite { commit: commit.clone() });
-                Ok((seq, format!("the rewritten tip {commit} is taken at the next sync")))
+                Ok((Some(seq), format!("the rewritten tip {commit} is taken at the next sync")))
             }
-            (_, None) => refuse("no-workload", "this command needs a workload"),
-            (wish, Some(id)) => {
+            (Wish::AllowHeals, None, _) => Ok((
+                Some(self.record_command(command, CommandVerb::AllowHeals)),
+                "drift is healed again; the limits count from now".into(),
+            )),
+            (Wish::AllowHeals, Some(_), _) => refuse("not-of-a-workload", "the limit on heals is one for all workloads"),
+            (Wish::Freeze, None, Some(target)) => self.freeze_target(command, target),
+            (Wish::Thaw, None, Some(target)) => self.thaw_target(command, target),
+            (_, None, _) => refuse("no-workload", "this command needs a workload"),
+            (wish, Some(id), _) => {
                 let Some(workload) = self.state.workloads.get(id).cloned() else {
                     return refuse("unknown-workload", format!("no workload {id} in the ledger"));
                 };
+                precondition::check(&command.only_if, id, &workload)?;
                 self.on_workload(command, wish, id, &workload)
             }
         }
     }
 
-    fn on_workload(
-        &mut self,
-        command: &CommandRequest,
-        wish: &Wish,
-        id: &WorkloadId,
-        workload: &WorkloadState,
-    ) -> Result<(Seq, String), Refusal> {
-        let open = || match workload.request.as_ref().filter(|request| request.is_open()) {
-            Some(request) => Ok(request.clone()),
-            None => refuse("nothing-open", format!("no rollout of {id} is open")),
-        };
+    fn on_workload(&mut self, command: &CommandRequest, wish: &Wish, id: &WorkloadId, workload: &WorkloadState) -> Done {
         match wish {
             Wish::Pause => {
-                open()?;
+                open(id, workload)?;
                 Ok((
-                    self.record_command(command, CommandVerb::Pause),
+                    Some(self.record_command(command, CommandVerb::Pause)),
                     format!("{id} is paused; what has traffic is still watched"),
                 ))
             }
             Wish::Resume => {
-                let request = open()?;
+                let request = open(id, workload)?;
                 let seq = self.record_command(command, CommandVerb::Resume);
                 if request.state == RolloutState::Halted {
                     self.record_rollout(id, &request, RolloutState::Rolling, "resumed", "somebody said resume");
                 }
-                Ok((seq, format!("{id} goes on")))
+                Ok((Some(seq), format!("{id} goes on")))
             }
             Wish::Advance => {
-                open()?;
-                if !workload.units.values().any(|unit| unit.attempt.is_some()) {
-                    return refuse("nothing-open", format!("no unit of {id} is at a hold or an analysis"));
+                let request = open(id, workload)?;
+                let at_a_step = workload.units.values().any(|unit| unit.attempt.is_some());
+                if !at_a_step && request.state != RolloutState::Holding {
+                    return refuse(
+                        "nothing-open",
+                        format!("no unit of {id} is at a hold or an analysis, and no wave is held"),
+                    );
                 }
                 Ok((
-                    self.record_command(command, CommandVerb::Advance),
+                    Some(self.record_command(command, CommandVerb::Advance)),
                     "the present hold or analysis is over; health still counts".into(),
                 ))
             }
-            Wish::Abort => {
-                let request = open()?;
-                let seq = self.record_command(command, CommandVerb::Abort);
-                self.quarantine_request(
-                    id,
-                    &request,
-                    "aborted",
-                    &format!("aborted by {}: {}", command.by.id, command.reason),
-                );
-                match workload.proven.iter().rev().find(|release| **release != request.release) {
-                    Some(back) => {
-                        self.record_rollout(id, &request, RolloutState::Aborted, "aborted", &command.reason);
-                        self.request_release(id, workload, back, seq, "aborted");
-                    }
-                    None => self.record_rollout(id, &request, RolloutState::Aborting, "aborted", &command.reason),
-                }
-                Ok((seq, format!("release {} is aborted and quarantined", request.release.short())))
-            }
+            Wish::Abort => self.abort(command, id, workload),
             Wish::Rollback { to } => self.roll_back(command, id, workload, to.as_deref()),
-            Wish::Lift { release } => {
-                let found = find_release(workload.quarantine.keys(), release)?;
-                let seq = self.record_command(command, CommandVerb::Lift { release: found.clone() });
-                let lift = Quarantine {
-                    action: QuarantineAction::Lift,
-                    release: found.clone(),
-                    attempt: workload.attempt_number(),
-                    values: None,
-                    reason: "lifted".into(),
-                    message: command.reason.clone(),
-                };
-                self.append(Draft::new(On::workload(id), vec![seq], Body::Quarantine(lift)), By::daemon());
-                let still_wanted = workload.request.as_ref().is_some_and(|request| {
-                    request.release == found && !matches!(request.state, RolloutState::Rolling | RolloutState::Succeeded)
-                });
-                if still_wanted {
-                    self.request_release(id, workload, &found, seq, "lifted");
-                }
-                Ok((seq, format!("release {} may be deployed again", found.short())))
-            }
+            Wish::Lift { release } => self.lift(command, id, workload, release),
             Wish::AllowRemovals => {
                 if !workload.units.values().any(|unit| unit.held) {
                     return refuse("nothing-held", format!("no removal of {id} is held"));
                 }
                 let workloads = [id.clone()].into();
                 Ok((
-                    self.record_command(command, CommandVerb::AllowRemovals { workloads }),
+                    Some(self.record_command(command, CommandVerb::AllowRemovals { workloads })),
                     format!("{id} may leave"),
                 ))
             }
+            Wish::Approve { step } => self.approve(command, id, workload, *step),
+            Wish::Retry => self.retry(command, id, workload),
+            Wish::DeployNow => {
+                let request = open(id, workload)?;
+                let older = |unit: &crate::state::UnitState| {
+                    let attempt = unit.attempt.as_ref();
+                    attempt.is_some_and(|attempt| attempt.request != request.id)
+                };
+                if request.now || !workload.units.values().any(older) {
+                    return refuse(
+                        "nothing-to-drop",
+                        format!(
+                            "no unit of {id} is at anything older than release {}",
+                            request.release.short()
+                        ),
+                    );
+                }
+                Ok((
+                    Some(self.record_command(command, CommandVerb::DeployNow)),
+                    format!(
+                        "what is at an older release turns back at once; release {} follows",
+                        request.release.short()
+                    ),
+                ))
+            }
+            Wish::Freeze => self.freeze(command, id, workload),
+            Wish::Thaw => self.thaw(command, id, workload),
+            Wish::Repin { reference } => self.repin(command, id, workload, reference),
             Wish::AcceptRewrite { .. } => refuse("no-workload", "accept-rewrite is about the repository, not a workload"),
+            Wish::AllowHeals => refuse("not-of-a-workload", "the limit on heals is one for all workloads"),
         }
     }
 
-    fn roll_back(
-        &mut self,
-        command: &CommandRequest,
-        id: &WorkloadId,
-        workload: &WorkloadState,
-        to: Option<&str>,
-    ) -> Result<(Seq, String), Refusal> {
+    fn abort(&mut self, command: &CommandRequest, id: &WorkloadId, workload: &WorkloadState) -> Done {
+        let request = open(id, workload)?;
+        if request.state == RolloutState::Aborting {
+            return Ok((None, format!("release {} is being aborted already", request.release.short())));
+        }
+        let seq = self.record_command(command, CommandVerb::Abort);
+        self.quarantine_request(
+            id,
+            &request,
+            "aborted",
+            &format!("aborted by {}: {}", command.by.id, command.reason),
+        );
+        match workload.proven.iter().rev().find(|release| **release != request.release) {
+            Some(back) => {
+                self.record_rollout(id, &request, RolloutState::Aborted, "aborted", &command.reason);
+                self.request_release(id, workload, back, seq, "aborted");
+            }
+            None => self.record_rollout(id, &request, RolloutState::Aborting, "aborted", &command.reason),
+        }
+        Ok((
+            Some(seq),
+            format!("release {} is aborted and quarantined", request.release.short()),
+        ))
+    }
+
+    fn lift(&mut self, command: &CommandRequest, id: &WorkloadId, workload: &WorkloadState, release: &str) -> Done {
+        let found = find_release(workload.quarantine.keys(), release)?;
+        let seq = self.record_command(command, CommandVerb::Lift { release: found.clone() });
+        let lift = Quarantine {
+            action: QuarantineAction::Lift,
+            release: found.clone(),
+            attempt: workload.attempt_number(),
+            values: None,
+            reason: "lifted".into(),
+            message: command.reason.clone(),
+        };
+        self.append(Draft::new(On::workload(id), vec![seq], Body::Quarantine(lift)), By::daemon());
+        let still_wanted = workload.request.as_ref().is_some_and(|request| {
+            request.release == found && !matches!(request.state, RolloutState::Rolling | RolloutState::Succeeded)
+        });
+        if still_wanted {
+            self.request_release(id, workload, &found, seq, "lifted");
+        }
+        Ok((Some(seq), format!("release {} may be deployed again", found.short())))
+    }
+
+    /// The reference's digest is asked for anew; if it is another one, that is a new release.
+    fn repin(&mut self, command: &CommandRequest, id: &WorkloadId, workload: &WorkloadState, reference: &str) -> Done {
+        let names = workload.spec.iter().flat_map(|spec| spec.artifacts.keys());
+        let references: BTreeSet<String> = names.filter_map(|name| workload.reference(name)).collect();
+        if !references.contains(reference) {
+            let known: Vec<&str> = references.iter().map(String::as_str).collect();
+            return refuse(
+                "unknown-reference",
+                format!("{id} does not name {reference:?}; it names {}", known.join(", ")),
+            );
+        }
+        if reference.contains("@sha256:") {
+            return refuse("not-a-tag", format!("{reference} names a digest: it cannot point elsewhere"));
+        }
+        if !workload.pins.contains_key(reference) {
+            return refuse(
+                "not-pinned",
+                format!("{reference} is not pinned yet: it is being resolved anyway"),
+            );
+        }
+        if workload.repins.contains_key(reference) {
+            return Ok((None, format!("{reference} is being resolved anew already")));
+        }
+        let verb = CommandVerb::Repin {
+            reference: reference.to_owned(),
+        };
+        let seq = self.record_command(command, verb);
+        if let Some(facts) = self.pins.get_mut(id).and_then(|pins| pins.get_mut(reference)) {
+            (facts.again_at, facts.tries, facts.failure) = (0, 0, None);
+        }
+        Ok((
+            Some(seq),
+            format!("{reference} is resolved anew; another digest is a new release and is rolled out as one"),
+        ))
+    }
+
+    fn roll_back(&mut self, command: &CommandRequest, id: &WorkloadId, workload: &WorkloadState, to: Option<&str>) -> Done {
         let Some(request) = workload.request.clone() else {
             return refuse("nothing-deployed", format!("nothing of {id} was ever requested"));
         };
@@ -244,7 +371,7 @@ impl Engine {
             self.record_rollout(id, &request, RolloutState::Superseded, "rolled-back", &command.reason);
         }
         self.request_release(id, workload, &back, seq, "rollback");
-        Ok((seq, format!("going back to release {}", back.short())))
+        Ok((Some(seq), format!("going back to release {}", back.short())))
     }
 
     fn record_command(&mut self, command: &CommandRequest, verb: CommandVerb) -> Seq {
@@ -255,13 +382,14 @@ impl Engine {
         let on = On {
             rollout: request.map(|request| request.id),
             workload,
+            target: command.target.clone(),
             ..On::default()
         };
         let because = request.map(|request| request.seq).into_iter().collect();
         let body = Command {
             verb,
             reason: events::clip(&command.reason, 500),
-            key: events::clip(&command.key, 100),
+            key: command.key.clone(),
             only_if: command.only_if.clone(),
         };
         self.append(Draft::new(on, because, Body::Command(body)), command.by.clone())
@@ -291,6 +419,8 @@ impl Engine {
             reason: reason.into(),
             message: events::clip(message, 500),
             sources: BTreeMap::new(),
+            before: Vec::new(),
+            after: Vec::new(),
             artifacts: BTreeMap::new(),
         };
         let mut draft = Draft::following(on, Body::Rollout(body));
@@ -308,6 +438,8 @@ impl Engine {
             reason: reason.into(),
             message: String::new(),
             sources: known.map(|known| known.sources.clone()).unwrap_or_default(),
+            before: known.map(|known| known.before.clone()).unwrap_or_default(),
+            after: known.map(|known| known.after.clone()).unwrap_or_default(),
             artifacts: known.map(|known| known.artifacts.clone()).unwrap_or_default(),
         };
         let on = On {
@@ -323,11 +455,19 @@ impl Engine {
     }
 }
 
+/// The rollout that a command is about.
+fn open(id: &WorkloadId, workload: &WorkloadState) -> Result<Request, Refusal> {
+    match workload.request.as_ref().filter(|request| request.is_open()) {
+        Some(request) => Ok(request.clone()),
+        None => refuse("nothing-open", format!("no rollout of {id} is open")),
+    }
+}
+
 /// The one release whose id begins so.
 fn find_release<'a>(releases: impl Iterator<Item = &'a ReleaseId>, prefix: &str) -> Result<ReleaseId, Refusal> {
     let found: BTreeSet<&ReleaseId> = releases.filter(|release| release.as_str().starts_with(prefix)).collect();
     match (found.len(), found.first()) {
-        (1, Some(release)) if prefix.len() >= 4 => Ok((*release).clone()),
+        (1, Some(release)) if prefix.len() >= PREFIX_MIN => Ok((*release).clone()),
         (0, _) => refuse(
             "unknown-release",
             format!("no release that could be meant begins with {prefix:?}"),

@@ -1,13 +1,16 @@
 //! What the world answered, turned into facts and entries.
 
 use super::*;
-use crate::plan::facts::{CallFacts, Check, Health, Probe};
+use crate::plan::facts::{CallFacts, Check, Health, Probe, Seen};
 use crate::plan::health::{Judgement, judge, update};
+use crate::plan::rollout::Candidate;
+use crate::plan::select::pin_draft;
 use crate::plan::{analysis, backoff_ms};
-use crate::spec::AnalysisSource;
-use crate::state::Claim;
-use crate::target::{FaultClass, Observed};
+use crate::spec::{AnalysisSource, WorkloadSpec};
+use crate::state::{Claim, WorkloadState};
+use crate::target::FaultClass;
 use serde_json::json;
+use std::sync::Arc;
 
 /// Failed observations in a row before it is written down that a target is away.
 const UNREACHABLE_AFTER: u32 = 3;
@@ -26,7 +29,7 @@ impl Engine {
                 self.append(Draft::new(On::default(), Vec::new(), Body::Term(term)), By::daemon());
                 let units: BTreeSet<TargetName> = self.state.workloads.values().flat_map(|w| w.units.keys().cloned()).collect();
                 for target in units {
-                    self.targets.entry(target).or_default().next_look = Some(self.now.t);
+                    self.set_look(&target, self.now.t);
                 }
             }
             Input::Revision(revision) => self.take_revision(*revision),
@@ -44,20 +47,24 @@ impl Engine {
                 outcome,
             } => {
                 self.asked.remove(&(2, workload.to_string(), target.clone()));
-                let check = Check {
+                let t = self.now.t;
+                let known = &mut self.unit_facts_mut(&workload, &target).check;
+                let before = known.as_ref().filter(|known| known.key == key).map_or(0, |known| known.tries);
+                let tries = if outcome.is_err() { before + 1 } else { 0 };
+                *known = Some(Check {
                     key,
                     answer: outcome,
-                    t: self.now.t,
-                };
-                self.unit_facts_mut(&workload, &target).check = Some(check);
-                self.dirty.insert(workload);
+                    t,
+                    tries,
+                });
+                self.schedule.mark_rollout(&workload);
             }
             Input::Probed {
                 workload,
                 target,
                 generation,
                 failure,
-                answered,
+                asked,
             } => {
                 self.asked.remove(&(3, workload.to_string(), target.clone()));
                 let failure = failure.map(|failure| clip(&failure, MESSAGE_MAX_BYTES));
@@ -65,11 +72,11 @@ impl Engine {
                     generation,
                     t: self.now.t,
                     failure,
-                    answered,
+                    asked,
                 };
                 self.unit_facts_mut(&workload, &target).probe = Some(probe);
-                self.judge_candidate(&workload, &target);
-                self.dirty.insert(workload);
+                self.judge(&workload, &target);
+                self.schedule.mark_unit(&workload, &target);
             }
             Input::Measured {
                 workload,
@@ -91,7 +98,7 @@ impl Engine {
                     t: self.now.t,
                 };
                 self.unit_facts_mut(&workload, &target).room = Some(room);
-                self.dirty.insert(workload);
+                self.schedule.mark_unit(&workload, &target);
             }
             Input::Diffed {
                 workload,
@@ -116,7 +123,7 @@ impl Engine {
                     t: self.now.t,
                 };
                 self.pullable.insert(workload.clone(), facts);
-                self.dirty.insert(workload);
+                self.schedule.mark_rollout(&workload);
             }
             Input::Explained {
                 workload,
@@ -131,9 +138,9 @@ impl Engine {
                 for workload in workloads {
                     let targets: Vec<_> = self.state.workloads[&workload].units.keys().cloned().collect();
                     for target in targets {
-                        self.judge_candidate(&workload, &target);
+                        self.judge(&workload, &target);
                     }
-                    self.dirty.insert(workload);
+                    self.schedule.mark_all(&workload);
                 }
             }
             Input::Called {
@@ -144,7 +151,21 @@ impl Engine {
                 sent,
             } => self.take_called(workload, target, intent, outcome, sent),
             Input::Command { token, request } => self.take_command(token, request),
+            Input::PluginsSeen(plugins) => self.take_plugins(plugins),
             Input::Tick => {}
+        }
+    }
+
+    /// Components are kept, so that what one launched can be routed and retired by it after an upgrade.
+    fn take_plugins(&mut self, plugins: Vec<(PluginSeen, Vec<u8>)>) {
+        for (plugin, component) in plugins {
+            if self.state.plugins.contains_key(&plugin.digest) {
+                continue;
+            }
+            self.blobs.insert(plugin.digest.clone(), component);
+            let mut draft = Draft::new(On::default(), Vec::new(), Body::Plugin(plugin.clone()));
+            draft.blobs.insert("component".into(), plugin.digest);
+            self.append(draft, By::daemon());
         }
     }
 
@@ -189,40 +210,48 @@ impl Engine {
                 *facts = PinFacts {
                     again_at: now + poll_ms,
                     since: facts.since,
+                    candidate: facts.candidate.take(),
                     ..PinFacts::default()
                 };
                 self.record_pin(&workload, reference, resolved);
             }
         }
-        self.dirty.insert(workload);
+        self.schedule.mark_rollout(&workload);
     }
 
-    /// A reference is pinned once. Afterwards, another digest under the same text is an event and nothing more.
+    /// A reference is pinned once. Afterwards, another digest under the same text is an event and nothing more, unless a
+    /// command wants it resolved anew. What only a selector looks into is kept as a candidate.
     fn record_pin(&mut self, workload: &WorkloadId, reference: String, resolved: Resolved) {
         let Some(state) = self.state.workloads.get(workload) else {
             return;
         };
-        let spec_seq = state.spec_seq;
-        match state.pins.get(&reference) {
-            None => {
-                let images = Digest::of(&resolved.images);
+        let is_wanted = |spec: &WorkloadSpec| {
+            spec.artifacts
+                .keys()
+                .any(|name| state.reference(name).as_ref() == Some(&reference))
+        };
+        let repin = state.repins.get(&reference).copied();
+        let known = state.pins.get(&reference);
+        let unchanged = known.is_some_and(|pin| pin.digest == resolved.digest);
+        match (known, repin) {
+            (None, _) if !state.spec.as_ref().is_some_and(is_wanted) => self.keep_candidate(workload, reference, resolved),
+            (None, cause) => self.pin(workload, cause.unwrap_or(state.spec_seq), reference, resolved),
+            // Looked at anew and the same: the pin is confirmed by an entry of its own, with what is known of it.
+            (Some(pin), Some(cause)) if unchanged => {
                 let body = Pin {
                     reference,
-                    digest: resolved.digest.clone(),
-                    source: resolved.source,
+                    digest: pin.digest.clone(),
+                    source: pin.source.clone(),
                     evidence: resolved.evidence,
                 };
-                let mut draft = Draft::new(On::workload(workload), vec![spec_seq], Body::Pin(body));
-                draft.blobs.insert("images".into(), images.clone());
-                for (index, (digest, bytes)) in resolved.blobs.into_iter().enumerate() {
-                    draft.blobs.insert(format!("manifest/{index}"), digest.clone());
-                    self.blobs.insert(digest, bytes);
-                }
-                self.blobs.insert(images.clone(), resolved.images);
-                self.images.insert(images, resolved.accepted);
+                let mut draft = Draft::new(On::workload(workload), vec![cause, pin.seq], Body::Pin(body));
+                draft
+                    .blobs
+                    .extend(pin.images.clone().map(|images| ("images".to_owned(), images)));
                 self.append(draft, By::daemon());
             }
-            Some(pin) => {
+            (Some(_), Some(cause)) => self.pin(workload, cause, reference, resolved),
+            (Some(pin), None) => {
                 let shown = pin.moved_to.as_ref().unwrap_or(&pin.digest);
                 if *shown != resolved.digest {
                     let body = TagMoved {
@@ -239,6 +268,29 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn pin(&mut self, workload: &WorkloadId, because: Seq, reference: String, resolved: Resolved) {
+        let (draft, blobs) = pin_draft(workload, because, reference, &resolved);
+        self.images.insert(Digest::of(&resolved.images), resolved.accepted);
+        self.blobs.extend(blobs);
+        self.append(draft, By::daemon());
+    }
+
+    /// Since when a selector's candidate points at what it points at.
+    fn keep_candidate(&mut self, workload: &WorkloadId, reference: String, resolved: Resolved) {
+        let now = self.now.t;
+        let facts = self.pins.entry(workload.clone()).or_default().entry(reference).or_default();
+        let same = facts
+            .candidate
+            .as_ref()
+            .filter(|known| known.resolved.digest == resolved.digest)
+            .map(|known| known.since);
+        facts.candidate = Some(Candidate {
+            resolved: Arc::new(resolved),
+            since: same.unwrap_or(now),
+            seen: now,
+        });
     }
 
     /// Looks at the tags of the present manifest again, so that a move is known. Never changes a pin.
@@ -282,57 +334,76 @@ impl Engine {
     fn take_observed(&mut self, target: TargetName, begun: Seq, outcome: Result<Page, Fault>) {
         self.asked.remove(&(0, String::new(), target.clone()));
         let now = self.now.t;
+        let known = self
+            .state
+            .targets
+            .get(&target)
+            .is_some_and(|target| target.unreachable.is_some());
         let facts = self.targets.entry(target.clone()).or_default();
-        facts.asked = false;
-        let change = match outcome {
+        match outcome {
             Err(fault) => {
                 facts.failures += 1;
-                facts.next_look = Some(now + backoff_ms(facts.failures));
-                let message = clip(&fault.message, MESSAGE_MAX_BYTES);
+                let (failures, message) = (facts.failures, clip(&fault.message, MESSAGE_MAX_BYTES));
                 facts.last_failure = Some(Fault {
                     message: message.clone(),
                     ..fault
                 });
-                let known = self
-                    .state
-                    .targets
-                    .get(&target)
-                    .is_some_and(|target| target.unreachable.is_some());
-                (facts.failures >= UNREACHABLE_AFTER && !known).then_some(TargetChange::Unreachable { message })
+                self.look_done(&target, now + backoff_ms(failures));
+                if failures >= UNREACHABLE_AFTER && !known {
+                    self.target_entry(&target, TargetChange::Unreachable { message });
+                    self.mark_on_target(&target, |_| true);
+                }
             }
             Ok(page) => {
+                let returned = facts.failures > 0;
                 facts.failures = 0;
                 facts.last_failure = None;
+                facts.looked = Some((begun, now));
                 let (owner, high_fence) = (page.owner.clone(), page.high_fence);
-                facts.observed = Some(Observed { begun, page });
-                facts.observed_t = now;
-                facts.next_look = Some(now + IDLE_LOOK_MS);
-                self.claim_change(&target, owner, high_fence)
+                let before = std::mem::replace(&mut facts.seen, Seen::by_workload(page));
+                self.look_done(&target, now + IDLE_LOOK_MS);
+                if known {
+                    self.target_entry(&target, TargetChange::Reachable);
+                }
+                let change = self.claim_change(&target, owner, high_fence);
+                let all = returned || change.is_some();
+                if let Some(change) = change {
+                    self.target_entry(&target, change);
+                }
+                let facts = &self.targets[&target];
+                let changed: BTreeSet<String> = facts
+                    .seen
+                    .iter()
+                    .filter(|(workload, seen)| before.get(*workload) != Some(*seen))
+                    .map(|(workload, _)| workload.clone())
+                    .chain(before.keys().filter(|workload| !facts.seen.contains_key(*workload)).cloned())
+                    .collect();
+                // A unit at rest whose slice is as it was has nothing to decide.
+                self.mark_on_target(&target, |workload| all || changed.contains(workload.as_str()));
             }
-        };
-        let reachable = self.targets[&target].failures == 0;
-        if reachable
-            && self
-                .state
-                .targets
-                .get(&target)
-                .is_some_and(|target| target.unreachable.is_some())
-        {
-            self.target_entry(&target, TargetChange::Reachable);
         }
-        if let Some(change) = change {
-            self.target_entry(&target, change);
+        if known != (self.targets[&target].failures >= UNREACHABLE_AFTER) {
+            let here: Vec<WorkloadId> = self.on_target.get(&target).into_iter().flatten().cloned().collect();
+            here.iter().for_each(|id| self.schedule.mark_rollout(id));
         }
-        let here: Vec<WorkloadId> = self
-            .state
-            .workloads
-            .iter()
-            .filter(|(_, workload)| workload.units.contains_key(&target))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for workload in here {
-            self.judge_candidate(&workload, &target);
-            self.dirty.insert(workload);
+    }
+
+    /// Judges and plans the units of a target that are not at rest, and those that `also` names.
+    fn mark_on_target(&mut self, target: &TargetName, also: impl Fn(&WorkloadId) -> bool) {
+        let here: Vec<WorkloadId> = self.on_target.get(target).into_iter().flatten().cloned().collect();
+        for id in here {
+            let Some(unit) = self.state.unit(&id, target) else { continue };
+            let facts = self.unit_facts(&id, target);
+            let at_rest = unit.attempt.is_none()
+                && unit.intent.is_none()
+                && unit.drift.is_none()
+                && matches!(unit.phase, PhaseName::Stable | PhaseName::Absent)
+                && facts.is_some_and(|facts| facts.short_since.is_none() && facts.settled);
+            if !at_rest || also(&id) {
+                self.judge(&id, target);
+                self.unit_facts_mut(&id, target).settled = true;
+                self.schedule.mark_unit(&id, target);
+            }
         }
     }
 
@@ -368,51 +439,28 @@ impl Engine {
         self.append(Draft::new(on, because, Body::Target(change)), By::daemon());
     }
 
-    /// Folds the newest observation and probe into what is known of a unit's candidate.
-    fn judge_candidate(&mut self, workload: &WorkloadId, target: &TargetName) {
-        let Some(state) = self.state.workloads.get(workload) else {
+    /// Folds the newest look and probe into what is known of a unit's candidate, or of what serves.
+    fn judge(&mut self, workload: &WorkloadId, target: &TargetName) {
+        let Some(context) = self.unit_context(workload, target) else {
             return;
         };
-        let Some(unit) = state.units.get(target) else { return };
-        let (Some(attempt), Some(spec)) = (&unit.attempt, &state.spec) else {
+        let (Some(look), Some(spec)) = (context.look.clone(), context.workload.spec.as_ref()) else {
             return;
         };
-        let Some(facts) = self.targets.get(target) else { return };
-        let Some(observed) = &facts.observed else { return };
-        if observed.begun <= unit.last_result || unit.intent.is_some() {
+        let unit = context.unit;
+        if look.begun <= unit.last_result || unit.intent.is_some() {
             return;
         }
-        let seen = observed
-            .page
-            .generations
-            .iter()
-            .find(|s| s.workload == workload.as_str() && s.number == attempt.generation);
-        let images = state
-            .releases
-            .get(&attempt.release)
-            .map(|release| release.images.clone())
-            .unwrap_or_default();
-        let mut accepted = BTreeMap::new();
-        let mut unknown = None;
-        for (artifact, blob) in images {
-            match self.images.get(&blob) {
-                Some(digests) => {
-                    accepted.insert(artifact, digests.clone());
-                }
-                None => unknown = Some(blob),
-            }
-        }
-        let judgement = match (seen, unknown) {
-            (Some(_), Some(blob)) => {
-                if self.images_asked.insert(blob.clone()) {
-                    self.out.push(Output::LoadImages { blob });
-                }
-                Judgement::NotYet {
-                    started: false,
-                    reason: "digests".into(),
-                    message: "loading the pin's digests".into(),
-                }
-            }
+        let attempt = unit.attempt.as_ref().map(|attempt| attempt.generation);
+        let Some(number) = attempt.or(unit.current) else { return };
+        let Some(known) = unit.generations.get(&number) else { return };
+        let seen = look.seen.generation(number);
+        let (accepted, unknown) = self.accepted(context.workload, &known.release);
+        let judgement = match (seen, &unknown) {
+            (Some(_), Some(_)) => Judgement::Unknown {
+                reason: "digests".into(),
+                message: "loading the pin's digests".into(),
+            },
             (Some(state), None) => judge(state, &accepted),
             (None, _) => Judgement::NotYet {
                 started: false,
@@ -420,27 +468,52 @@ impl Engine {
                 message: "not on the target".into(),
             },
         };
-        let (generation, health_spec, now) = (attempt.generation, spec.health.clone(), self.now.t);
-        let unit_facts = self
-            .units
-            .entry(workload.clone())
-            .or_default()
-            .entry(target.clone())
-            .or_default();
-        if unit_facts.health.generation != generation {
-            unit_facts.health = Health {
-                generation,
+        let (health_spec, now) = (spec.health.clone(), self.now.t);
+        if let Some(blob) = unknown.filter(|_| seen.is_some())
+            && self.images_asked.insert(blob.clone())
+        {
+            self.out.push(Output::LoadImages { blob });
+        }
+        let facts = self.unit_facts_mut(workload, target);
+        if attempt.is_none() {
+            facts.wrong_digest = match judgement {
+                Judgement::Stuck { reason, message } if reason == "wrong-digest" => Some(message),
+                _ => None,
+            };
+            let is_short = seen.is_some_and(|state| state.wanted.is_some_and(|wanted| state.ready < wanted));
+            facts.short_since = is_short.then(|| facts.short_since.unwrap_or(now));
+            return;
+        }
+        if facts.health.generation != number {
+            facts.health = Health {
+                generation: number,
                 ..Health::default()
             };
-            unit_facts.analysis.clear();
-            unit_facts.measured_t = None;
+            facts.analysis.clear();
+            facts.measured_t = None;
         }
-        let probe = unit_facts
-            .probe
-            .as_ref()
-            .filter(|probe| probe.generation == generation)
-            .cloned();
-        update(&mut unit_facts.health, seen, &judgement, probe.as_ref(), &health_spec, now);
+        let probe = facts.probe.as_ref().filter(|probe| probe.generation == number).cloned();
+        update(&mut facts.health, seen, &judgement, probe.as_ref(), &health_spec, now);
+    }
+
+    /// Per artifact of a release, every digest by which a target may name it; and a blob that is not loaded yet.
+    fn accepted(&self, workload: &WorkloadState, release: &ReleaseId) -> (BTreeMap<String, BTreeSet<Digest>>, Option<Digest>) {
+        let mut accepted = BTreeMap::new();
+        let Some(known) = workload.releases.get(release) else {
+            return (accepted, None);
+        };
+        let mut unknown = None;
+        for (artifact, blob) in &known.images {
+            match self.images.get(blob) {
+                Some(digests) => {
+                    let mut digests = digests.clone();
+                    digests.extend(known.artifacts.get(artifact).cloned());
+                    accepted.insert(artifact.clone(), digests);
+                }
+                None => unknown = Some(blob.clone()),
+            }
+        }
+        (accepted, unknown)
     }
 
     fn take_tags(&mut self, workload: WorkloadId, repository: String, outcome: Result<Vec<String>, PinFailure>) {
@@ -463,7 +536,7 @@ impl Engine {
                 facts.again_at = now + failure.retry_after_ms.unwrap_or(0).max(backoff_ms(facts.tries));
             }
         }
-        self.dirty.insert(workload);
+        self.schedule.mark_rollout(&workload);
     }
 
     fn take_diffed(
@@ -474,15 +547,9 @@ impl Engine {
         changes: Result<Vec<Change>, Fault>,
     ) {
         self.asked.remove(&(7, workload.to_string(), target.clone()));
-        let fingerprint = self
-            .targets
-            .get(&target)
-            .and_then(|facts| facts.observed.as_ref())
-            .and_then(|observed| {
-                let mut all = observed.page.generations.iter();
-                all.find(|state| state.workload == workload.as_str() && state.number == generation)
-            })
-            .map(|state| state.fingerprint.clone())
+        let look = self.targets.get(&target).and_then(|facts| facts.look(workload.as_str()));
+        let fingerprint = look
+            .and_then(|look| Some(look.seen.generation(generation)?.fingerprint.clone()))
             .unwrap_or_default();
         let diff = Diff {
             generation,
@@ -491,7 +558,7 @@ impl Engine {
             t: self.now.t,
         };
         self.unit_facts_mut(&workload, &target).diff = Some(diff);
-        self.dirty.insert(workload);
+        self.schedule.mark_unit(&workload, &target);
     }
 
     fn take_measured(
@@ -503,7 +570,7 @@ impl Engine {
     ) {
         self.asked.remove(&(4, workload.to_string(), target.clone()));
         let now = self.now.t;
-        self.dirty.insert(workload.clone());
+        self.schedule.mark_unit(&workload, &target);
         let Some(state) = self.state.workloads.get(&workload) else {
             return;
         };
@@ -541,7 +608,7 @@ impl Engine {
         excerpts: Result<Vec<Excerpt>, Fault>,
     ) {
         self.asked.remove(&(5, workload.to_string(), target.clone()));
-        self.dirty.insert(workload.clone());
+        self.schedule.mark_unit(&workload, &target);
         let Some(attempt) = self.state.unit(&workload, &target).and_then(|unit| unit.attempt.as_ref()) else {
             return;
         };
@@ -594,7 +661,7 @@ impl Engine {
         sent: Vec<Sent>,
     ) {
         let now = self.now.t;
-        self.dirty.insert(workload.clone());
+        self.schedule.mark_unit(&workload, &target);
         let facts = self.unit_facts_mut(&workload, &target);
         if facts.call.in_flight != Some(intent) {
             return;
@@ -672,7 +739,8 @@ impl Engine {
         };
         self.append(Draft::new(on, vec![intent], Body::Result(body)), By::daemon());
         // What the effect did is known only from a look that begins now.
-        self.targets.entry(target).or_default().next_look = Some(now);
+        self.unit_facts_mut(&workload, &target).short_since = None;
+        self.set_look(&target, now);
     }
 }
 

@@ -7,12 +7,13 @@
 mod command;
 mod events;
 mod revision;
+mod schedule;
 pub mod subject;
 
-pub use command::{CommandReply, CommandRequest, Refusal, Wish};
+pub use command::{CommandReply, CommandRequest, Person, Refusal, Wish};
 pub use revision::Revision;
 
-use crate::check::check_unit_plan;
+use crate::check::{Violation, check_rollout_plan, check_unit_plan};
 use crate::config::EngineConfig;
 use crate::entry::*;
 use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, WorkloadId, deploy_id};
@@ -22,12 +23,9 @@ use crate::plan::unit::{IDLE_LOOK_MS, UnitContext, plan_unit};
 use crate::plan::{Ask, Draft, PLANNER_VERSION, RolloutPlan, UnitPlan, Waiting, earliest};
 use crate::state::State;
 use crate::target::{Change, Excerpt, Fault, Page, PluginRef, Progress, Report, Sent, Verb};
+use schedule::Schedule;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// A workload settles in a few increments; more is a bug that must not become a loop.
-const INCREMENTS_MAX: usize = 64;
-const CLOCK_ENTRY_MS: Millis = 60_000;
 
 /// Time as the shell knows it: ledger time, and the wall for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +67,8 @@ pub enum Input {
         target: TargetName,
         generation: GenNumber,
         failure: Option<String>,
-        answered: bool,
+        /// False: it could not be asked (no grant, no address), which says nothing of the release.
+        asked: bool,
     },
     Measured {
         workload: WorkloadId,
@@ -123,6 +122,8 @@ pub enum Input {
         token: Token,
         request: CommandRequest,
     },
+    /// Plugins that are loaded, with their components.
+    PluginsSeen(Vec<(PluginSeen, Vec<u8>)>),
     Tick,
 }
 
@@ -202,10 +203,12 @@ pub struct Engine {
     images: BTreeMap<Digest, BTreeSet<Digest>>,
     images_asked: BTreeSet<Digest>,
     asked: BTreeSet<AskKey>,
-    dirty: BTreeSet<WorkloadId>,
-    wakes: BTreeSet<(Millis, WorkloadId)>,
-    wake_of: BTreeMap<WorkloadId, Millis>,
-    waiting: BTreeMap<WorkloadId, BTreeMap<Option<TargetName>, Waiting>>,
+    schedule: Schedule,
+    /// Which workloads have a unit on a target.
+    on_target: BTreeMap<TargetName, BTreeSet<WorkloadId>>,
+    /// Which workloads depend on one of this name.
+    dependents: BTreeMap<String, BTreeSet<WorkloadId>>,
+    no_facts: UnitFacts,
     durable: Seq,
     held_calls: BTreeMap<Seq, Call>,
     held_replies: Vec<(Seq, Token, CommandReply)>,
@@ -221,7 +224,9 @@ fn ask_key(ask: &Ask) -> AskKey {
     match ask {
         Ask::Observe { target, .. } => (0, String::new(), target.clone()),
         Ask::Pin { workload, reference } => (1, workload.to_string(), reference.clone()),
-        Ask::Check { workload, target, .. } => (2, workload.to_string(), target.clone()),
+        Ask::Check { workload, target, .. } | Ask::CheckRelease { workload, target, .. } => {
+            (2, workload.to_string(), target.clone())
+        }
         Ask::Probe { workload, target, .. } => (3, workload.to_string(), target.clone()),
         Ask::Measure { workload, target, .. } => (4, workload.to_string(), target.clone()),
         Ask::Explain { workload, target, .. } => (5, workload.to_string(), target.clone()),
@@ -236,9 +241,8 @@ impl Engine {
     /// `state` is the fold of everything in the ledger, all of it durable.
     pub fn new(config: EngineConfig, state: State) -> Self {
         let durable = state.size;
-        let dirty = state.workloads.keys().cloned().collect();
         let now = Now { t: state.t, wall_ms: 0 };
-        Self {
+        let mut engine = Self {
             config,
             state,
             now,
@@ -250,17 +254,27 @@ impl Engine {
             images: BTreeMap::new(),
             images_asked: BTreeSet::new(),
             asked: BTreeSet::new(),
-            dirty,
-            wakes: BTreeSet::new(),
-            wake_of: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            schedule: Schedule::default(),
+            on_target: BTreeMap::new(),
+            dependents: BTreeMap::new(),
+            no_facts: UnitFacts::default(),
             durable,
             held_calls: BTreeMap::new(),
             held_replies: Vec::new(),
             entries: Vec::new(),
             blobs: BTreeMap::new(),
             out: Vec::new(),
+        };
+        for (id, workload) in &engine.state.workloads {
+            engine.schedule.mark_all(id);
+            for target in workload.units.keys() {
+                engine.on_target.entry(target.clone()).or_default().insert(id.clone());
+            }
+            for name in workload.spec.iter().flat_map(|spec| &spec.depends_on) {
+                engine.dependents.entry(name.clone()).or_default().insert(id.clone());
+            }
         }
+        engine
     }
 
     pub fn state(&self) -> &State {
@@ -269,6 +283,18 @@ impl Engine {
 
     pub fn config(&self) -> &EngineConfig {
         &self.config
+    }
+
+    /// The operator's configuration changed: what was checked under the old one counts no more.
+    pub fn configure(&mut self, config: EngineConfig) {
+        self.config = config;
+        for facts in self.units.values_mut().flat_map(|units| units.values_mut()) {
+            facts.check = None;
+        }
+        for facts in self.targets.values_mut() {
+            facts.next_look = Some(self.now.t);
+        }
+        self.dirty.extend(self.state.workloads.keys().cloned());
     }
 
     pub fn now(&self) -> Now {
@@ -281,7 +307,7 @@ impl Engine {
 
     /// What a workload (none) or one of its units waits on.
     pub fn waiting(&self, workload: &WorkloadId, target: Option<&TargetName>) -> Option<&Waiting> {
-        self.waiting.get(workload)?.get(&target.cloned())
+        self.schedule.waiting(workload, target)
     }
 
     pub fn target_facts(&self, target: &str) -> Option<&TargetFacts> {
@@ -290,18 +316,6 @@ impl Engine {
 
     pub fn unit_facts(&self, workload: &WorkloadId, target: &str) -> Option<&UnitFacts> {
         self.units.get(workload)?.get(target)
-    }
-
-    /// When the engine wants a `Tick` at the latest.
-    pub fn next_wake(&self) -> Option<Millis> {
-        let look = self
-            .targets
-            .values()
-            .filter(|facts| !facts.asked)
-            .filter_map(|facts| facts.next_look)
-            .min();
-        let clock = self.has_open_attempt().then_some(self.state.t + CLOCK_ENTRY_MS);
-        earliest(earliest(self.wakes.first().map(|(t, _)| *t), look), clock)
     }
 
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
@@ -315,88 +329,6 @@ impl Engine {
         self.look_due();
         self.flush();
         std::mem::take(&mut self.out)
-    }
-
-    fn has_open_attempt(&self) -> bool {
-        self.waiting.values().any(|waiting| {
-            waiting
-                .values()
-                .any(|waiting| matches!(waiting.on.as_str(), "hold" | "bake" | "stable" | "analysis"))
-        })
-    }
-
-    fn wake_due(&mut self) {
-        while let Some((t, workload)) = self.wakes.first().cloned() {
-            if t > self.now.t {
-                break;
-            }
-            self.wakes.pop_first();
-            self.wake_of.remove(&workload);
-            self.dirty.insert(workload);
-        }
-        if self.has_open_attempt() && self.now.t >= self.state.t + CLOCK_ENTRY_MS {
-            self.append(Draft::new(On::default(), Vec::new(), Body::Clock(ClockTick {})), By::daemon());
-        }
-    }
-
-    /// Plans every workload that something happened to, until nothing more can be decided.
-    fn settle(&mut self) {
-        for _ in 0..INCREMENTS_MAX {
-            let dirty = std::mem::take(&mut self.dirty);
-            if dirty.is_empty() {
-                return;
-            }
-            for workload in dirty {
-                self.settle_workload(&workload);
-            }
-        }
-    }
-
-    fn settle_workload(&mut self, id: &WorkloadId) {
-        let mut wake = None;
-        let mut waiting = BTreeMap::new();
-        let plan = self.rollout_plan(id);
-        let changed = !plan.records.is_empty();
-        for (digest, bytes) in plan.blobs {
-            self.blobs.insert(digest, bytes);
-        }
-        self.append_all(plan.records);
-        for ask in plan.asks {
-            self.ask(ask);
-        }
-        wake = earliest(wake, plan.wake_at);
-        wake = earliest(wake, self.poll_tags(id));
-        if let Some(reason) = plan.waiting {
-            waiting.insert(None, reason);
-        }
-        let targets: Vec<TargetName> = self
-            .state
-            .workloads
-            .get(id)
-            .map(|w| w.units.keys().cloned().collect())
-            .unwrap_or_default();
-        for target in targets {
-            let plan = self.settle_unit(id, &target);
-            wake = earliest(wake, plan.wake_at);
-            if let Some(reason) = plan.waiting {
-                waiting.insert(Some(target.clone()), reason);
-            }
-            if let Some(look_at) = plan.look_at {
-                let facts = self.targets.entry(target).or_default();
-                facts.next_look = earliest(facts.next_look, Some(look_at));
-            }
-        }
-        self.waiting.insert(id.clone(), waiting);
-        if changed {
-            self.dirty.insert(id.clone());
-        }
-        if let Some(old) = self.wake_of.remove(id) {
-            self.wakes.remove(&(old, id.clone()));
-        }
-        if let Some(wake) = wake {
-            self.wakes.insert((wake, id.clone()));
-            self.wake_of.insert(id.clone(), wake);
-        }
     }
 
     fn rollout_plan(&mut self, id: &WorkloadId) -> RolloutPlan {
@@ -420,94 +352,60 @@ impl Engine {
         plan_rollout(&context)
     }
 
-    /// Plans one unit until it needs the world; returns the last plan, for its waits.
-    fn settle_unit(&mut self, id: &WorkloadId, target: &TargetName) -> UnitPlan {
-        for _ in 0..INCREMENTS_MAX {
-            let target_facts = self.targets.entry(target.clone()).or_default().clone();
-            let facts = self.units.entry(id.clone()).or_default().entry(target.clone()).or_default();
-            let Some(context) = UnitContext::of(&self.state, id, target, &target_facts, facts, self.now.t) else {
-                return UnitPlan::default();
-            };
-            let plan = plan_unit(&context);
-            if let Err(violation) = check_unit_plan(&context, &plan) {
-                facts.stalled = Some(format!("the plan checker refused a plan: {violation}"));
-                continue;
-            }
-            if !plan.records.is_empty() {
-                // Progress was made, so the next route is a first try again.
-                facts.call.route_repeats = 0;
-                self.append_all(plan.records);
-                self.dirty.insert(id.clone());
-                continue;
-            }
-            if let Some(verb) = &plan.verb {
-                self.intend(id, target, verb.clone());
-            } else if plan.reissue {
-                self.reissue(id, target);
-            }
-            for ask in &plan.asks {
-                self.ask(ask.clone());
-            }
-            if plan.verb.is_some() || plan.reissue {
-                // The next plan only says what is under way.
-                let target_facts = self.targets.get(target).cloned().unwrap_or_default();
-                let facts = self.units.entry(id.clone()).or_default().entry(target.clone()).or_default();
-                return UnitContext::of(&self.state, id, target, &target_facts, facts, self.now.t)
-                    .map(|context| plan_unit(&context))
-                    .unwrap_or_default();
-            }
-            return plan;
+    fn check_rollout(&self, id: &WorkloadId, plan: &RolloutPlan) -> Result<(), Violation> {
+        match self.state.workloads.get(id) {
+            Some(workload) => check_rollout_plan(&self.state, id, workload, plan, self.now.t),
+            None => Ok(()),
         }
-        UnitPlan::default()
     }
 
-    fn intend(&mut self, id: &WorkloadId, target: &TargetName, verb: Verb) {
+    fn intend(&mut self, id: &WorkloadId, target: &TargetName, verb: Verb, inputs: Vec<u8>) {
         let Some(unit) = self.state.unit(id, target) else { return };
         let number = verb.generation();
-        let Some(generation) = unit.generations.get(&number) else {
-            return;
+        let known = unit.generations.get(&number);
+        // What reappeared after it was forgotten is driven by the plugin that drives the target now.
+        let plugin = match known.map(|known| known.plugin.clone()).or_else(|| self.plugin_of(target)) {
+            Some(plugin) => plugin,
+            None => return,
         };
-        let attempt = unit.attempt.as_ref();
-        let observed = self.targets.get(target).and_then(|facts| facts.observed.as_ref());
-        let slice = observed.map(|observed| {
-            let generations: Vec<_> = observed
-                .page
-                .generations
-                .iter()
-                .filter(|state| state.workload == id.as_str())
-                .collect();
-            let routes: Vec<_> = observed
-                .page
-                .routes
-                .iter()
-                .filter(|route| route.workload == id.as_str())
-                .collect();
-            serde_json::to_vec(&(generations, routes)).unwrap_or_default()
-        });
+        let attempt = unit
+            .attempt
+            .as_ref()
+            .map(|attempt| attempt.id)
+            .or_else(|| known.map(|known| known.attempt));
         let on = On {
             workload: Some(id.clone()),
             target: Some(target.clone()),
-            rollout: attempt.map(|attempt| attempt.request),
-            attempt: Some(attempt.map_or(generation.attempt, |attempt| attempt.id)),
+            rollout: unit.attempt.as_ref().map(|attempt| attempt.request),
+            attempt,
             generation: Some(number),
         };
+        let observed = Digest::of(&inputs);
         let intent = Intent {
             verb: verb.clone(),
-            plugin: generation.plugin.clone(),
-            observed: Digest::of(&slice.unwrap_or_default()),
+            plugin,
+            observed: observed.clone(),
             planner: PLANNER_VERSION,
         };
-        let because = vec![attempt.map_or(generation.attempt, |attempt| attempt.id)];
-        self.append(Draft::new(on, because, Body::Intent(intent)), By::daemon());
+        let because = attempt.or(unit.drift.as_ref().map(|drift| drift.seq));
+        let mut draft = Draft::new(on, because.into_iter().collect(), Body::Intent(intent));
+        draft.blobs.insert("inputs".into(), observed.clone());
+        self.blobs.insert(observed, inputs);
+        self.append(draft, By::daemon());
+        let now = self.now.t;
+        let call = &mut self.unit_facts_mut(id, target).call;
         if matches!(verb, Verb::Route { .. }) {
-            let now = self.now.t;
-            let call = &mut self.unit_facts_mut(id, target).call;
             call.route_repeats += 1;
             call.routed_t = now;
         } else {
-            self.unit_facts_mut(id, target).call.route_repeats = 0;
+            call.route_repeats = 0;
         }
         self.reissue(id, target);
+    }
+
+    fn plugin_of(&self, target: &TargetName) -> Option<PluginRef> {
+        let spec = self.state.targets.get(target)?.spec.as_ref()?;
+        self.config.plugin_for(target, &spec.plugin).ok()
     }
 
     /// Puts the open intent's call on its way as soon as the intent is durable.
@@ -584,26 +482,6 @@ impl Engine {
         self.out.push(Output::Ask(ask));
     }
 
-    /// One observation per target at a time, when somebody wants one.
-    fn look_due(&mut self) {
-        let due: Vec<TargetName> = self
-            .targets
-            .iter()
-            .filter(|(_, facts)| !facts.asked && facts.next_look.is_some_and(|t| t <= self.now.t))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for target in due {
-            if let Some(facts) = self.targets.get_mut(&target) {
-                facts.asked = true;
-                facts.next_look = Some(self.now.t + IDLE_LOOK_MS);
-            }
-            self.ask(Ask::Observe {
-                target,
-                begun: self.state.size,
-            });
-        }
-    }
-
     fn append_all(&mut self, drafts: Vec<Draft>) {
         for draft in drafts {
             self.append(draft, By::daemon());
@@ -638,9 +516,36 @@ impl Engine {
             body: draft.body,
         };
         let entry = events::within_limit(entry);
+        self.note(&entry);
         self.state.fold(&entry);
         self.entries.push(entry);
         seq
+    }
+
+    /// Keeps the engine's own indexes in step with what is written.
+    fn note(&mut self, entry: &Entry) {
+        let Some(id) = &entry.on.workload else { return };
+        match &entry.body {
+            Body::Attempt(AttemptChange::Began { .. }) => {
+                if let Some(target) = &entry.on.target {
+                    self.on_target.entry(target.clone()).or_default().insert(id.clone());
+                }
+            }
+            Body::Spec(Spec {
+                object: SpecObject::Workload { spec: Some(spec), .. },
+                ..
+            }) => {
+                for name in &spec.depends_on {
+                    self.dependents.entry(name.clone()).or_default().insert(id.clone());
+                }
+            }
+            Body::Rollout(_) => {
+                for dependent in self.dependents.get(id.name()).into_iter().flatten() {
+                    self.schedule.mark_rollout(dependent);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn flush(&mut self) {

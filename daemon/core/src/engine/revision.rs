@@ -45,14 +45,16 @@ impl Engine {
         }
         self.keep_target_identity(&mut revision);
         let changes = self.spec_changes(&revision);
-        let same_commit = self.state.source.as_ref().is_some_and(|head| head.commit == revision.commit);
-        if same_commit && changes.is_empty() {
+        // A rewrite that was taken back is over only when the ledger says so.
+        let as_known = |head: &crate::state::SourceHead| head.commit == revision.commit && head.rewrite.is_none();
+        if self.state.source.as_ref().is_some_and(as_known) && changes.is_empty() {
             return;
         }
-        let changed = changes.iter().filter_map(|(on, _)| on.workload.clone()).collect();
+        let workloads_changed: Vec<WorkloadId> = changes.iter().filter_map(|(on, _)| on.workload.clone()).collect();
+        let targets_changed = changes.iter().any(|(on, _)| on.target.is_some());
         let held = self.held_removals(&revision, &changes);
         let blobs = std::mem::take(&mut revision.blobs);
-        let source = self.record_source(&revision, changed, held.clone());
+        let source = self.record_source(&revision, workloads_changed.clone(), held.clone());
         self.blobs.extend(blobs);
         for (on, object) in changes {
             let mut draft = Draft::new(
@@ -76,7 +78,11 @@ impl Engine {
             }
             self.append(draft, By::daemon());
         }
-        self.dirty.extend(self.state.workloads.keys().cloned());
+        // A target may place any workload; a workload concerns itself.
+        if targets_changed {
+            self.state.workloads.keys().for_each(|id| self.schedule.mark_all(id));
+        }
+        workloads_changed.iter().for_each(|id| self.schedule.mark_all(id));
     }
 
     /// What a target is cannot change under its name: generations there would be driven by another plugin.

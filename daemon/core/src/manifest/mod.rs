@@ -4,17 +4,21 @@
 //! becomes *unknown* and the others go on; while any file does not parse, nothing is taken for absent.
 
 mod assemble;
+mod circle;
 mod decode;
-mod fields;
+mod explain;
+pub mod fields;
 pub mod fill;
 mod problem;
 mod quantity;
+mod schema;
 pub mod yaml;
 
 pub use assemble::{ConfigFiles, Desired, FileProblem, assemble};
-pub use decode::{Document, ParsedFile, parse_file};
-pub use fields::{operator_problem, schema};
-pub use problem::{Problem, Severity, render};
+pub use decode::{Document, ParsedFile, QUERY_PLACEHOLDERS, parse_file};
+pub use explain::{Explained, UnknownPath, explain};
+pub use problem::{Problem, Severity, operator_problem, render};
 pub use quantity::{human_ms, parse_duration_ms, parse_percent};
+pub use schema::schema;
 
 pub const API_VERSION: &str = "holdfast.dev/v1alpha1";

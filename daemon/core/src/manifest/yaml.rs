@@ -6,11 +6,15 @@
 use super::problem::{Problem, Severity};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 pub const FILE_MAX_BYTES: usize = 1 << 20;
 pub const DOCUMENTS_MAX: usize = 1_000;
 const DEPTH_MAX: usize = 64;
 const NODES_MAX: usize = 100_000;
+const KEYS_MAX: usize = 10_000;
+/// Beyond it two readers of the same JSON number may see different numbers.
+const INTEGER_MAX: u64 = 1 << 53;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Place {
@@ -27,7 +31,7 @@ pub struct Node {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
-    /// Whether it was quoted: then it is text, whatever it looks like.
+    /// What it means, and as it was written. A quoted one is text, whatever it looks like.
     Scalar(Value, String),
     List(Vec<Node>),
     Map(Vec<(Key, Node)>),
@@ -87,45 +91,69 @@ impl Node {
     }
 }
 
-/// The documents that could be read, and what is wrong. A file with a problem here counts as not parsed.
-pub fn read(file: &str, bytes: &[u8]) -> (Vec<Node>, Vec<Problem>) {
-    let fail = |code, message: String, hint: Option<&str>, place| (Vec::new(), vec![problem(file, code, message, hint, place)]);
-    let start = Place {
-        line: 1,
-        column: 1,
-        width: 1,
-    };
-    if bytes.len() > FILE_MAX_BYTES {
-        return fail(
-            "file-too-large",
-            format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", bytes.len()),
-            Some("split it"),
-            start,
-        );
+/// What a file's bytes are: its documents, and what is wrong. A file with a problem counts as not parsed.
+#[derive(Debug, Clone, Default)]
+pub struct Stream {
+    pub documents: Vec<Node>,
+    /// Indexes of documents that were read to their end, but not as they were meant.
+    pub unsound: BTreeSet<usize>,
+    pub problems: Vec<Problem>,
+}
+
+pub fn read(file: &str, bytes: &[u8]) -> Stream {
+    match text_of(file, bytes) {
+        Ok(text) => read_text(file, text),
+        Err(problem) => Stream {
+            problems: vec![problem],
+            ..Stream::default()
+        },
     }
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            let before = &bytes[..error.valid_up_to()];
-            let line = before.iter().filter(|byte| **byte == b'\n').count() as u32 + 1;
-            return fail(
-                "not-utf8",
-                format!("byte {} is not UTF-8", error.valid_up_to()),
-                Some("save the file as UTF-8"),
-                Place {
-                    line,
-                    column: 1,
-                    width: 1,
-                },
-            );
+}
+
+/// The text, if every byte of it would be read.
+fn text_of<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Problem> {
+    let place = |at: usize| {
+        let before = String::from_utf8_lossy(&bytes[..at]);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Place {
+            line: before.bytes().filter(|byte| *byte == b'\n').count() as u32 + 1,
+            column: before[line_start..].chars().count() as u32 + 1,
+            width: 1,
         }
     };
+    if bytes.len() > FILE_MAX_BYTES {
+        let message = format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", bytes.len());
+        return Err(problem(file, "file-too-large", message, Some("split it"), place(0)));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        problem(
+            file,
+            "not-utf8",
+            format!("byte {at} is not UTF-8"),
+            Some("save the file as UTF-8"),
+            place(at),
+        )
+    })?;
+    // The parser takes a NUL for the end of the file: what follows would be absent without a word.
+    if let Some(at) = text.find('\0') {
+        return Err(problem(
+            file,
+            "nul",
+            format!("byte {at} is NUL, which no text has"),
+            Some("save the file as text again"),
+            place(at),
+        ));
+    }
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+fn read_text(file: &str, text: &str) -> Stream {
     let mut builder = Builder {
         file,
         nodes: 0,
-        problems: Vec::new(),
         stack: Vec::new(),
-        documents: Vec::new(),
+        stream: Stream::default(),
     };
     for event in Parser::new_from_str(text) {
         match event {
@@ -141,17 +169,21 @@ pub fn read(file: &str, bytes: &[u8]) -> (Vec<Node>, Vec<Problem>) {
                     column: marker.col() as u32 + 1,
                     width: 1,
                 };
-                builder.problem(
-                    "yaml-syntax",
-                    format!("this is not valid YAML: {}", error.info()),
-                    None,
-                    place,
-                );
+                // The parser looks ahead, so it meets its own limit of nesting before ours is met.
+                if error.info().contains("recursion limit") {
+                    builder.too_deep(place);
+                } else if error.info().contains("unknown anchor") {
+                    builder.alias(place);
+                } else {
+                    let message = format!("this is not valid YAML: {}", error.info());
+                    let hint = "look here and one line above: indentation, a space after the colon, an open quote or bracket";
+                    builder.problem("yaml-syntax", message, Some(hint), place);
+                }
                 break;
             }
         }
     }
-    (builder.documents, builder.problems)
+    builder.stream
 }
 
 fn problem(file: &str, code: &'static str, message: String, hint: Option<&str>, place: Place) -> Problem {
@@ -169,20 +201,48 @@ fn problem(file: &str, code: &'static str, message: String, hint: Option<&str>, 
 
 enum Open {
     List(Vec<Node>, Place),
-    Map(Vec<(Key, Node)>, Place, Option<Key>),
+    Map(OpenMap, Place),
+}
+
+#[derive(Default)]
+struct OpenMap {
+    entries: Vec<(Key, Node)>,
+    seen: BTreeSet<String>,
+    /// A key that waits for its value.
+    pending: Option<Key>,
 }
 
 struct Builder<'a> {
     file: &'a str,
     nodes: usize,
-    problems: Vec<Problem>,
     stack: Vec<Open>,
-    documents: Vec<Node>,
+    stream: Stream,
 }
 
 impl Builder<'_> {
     fn problem(&mut self, code: &'static str, message: String, hint: Option<&str>, place: Place) {
-        self.problems.push(problem(self.file, code, message, hint, place));
+        self.stream.unsound.insert(self.stream.documents.len());
+        self.stream.problems.push(problem(self.file, code, message, hint, place));
+    }
+
+    fn alias(&mut self, place: Place) {
+        let message = "anchors, aliases and tags are not read in a manifest".to_owned();
+        self.problem(
+            "alias",
+            message,
+            Some("write the value out; quote a text that begins with *, & or !"),
+            place,
+        );
+    }
+
+    fn too_deep(&mut self, place: Place) {
+        let message = format!("values are nested deeper than {DEPTH_MAX}");
+        self.problem(
+            "too-deep",
+            message,
+            Some("is a bracket not closed? a deep value can go into a config file"),
+            place,
+        );
     }
 
     /// False: nothing more can be read.
@@ -209,7 +269,7 @@ impl Builder<'_> {
             return false;
         }
         match event {
-            Event::DocumentStart(_) if self.documents.len() >= DOCUMENTS_MAX => {
+            Event::DocumentStart(_) if self.stream.documents.len() >= DOCUMENTS_MAX => {
                 self.problem(
                     "too-many-documents",
                     format!("the file has more than {DOCUMENTS_MAX} documents"),
@@ -229,12 +289,7 @@ impl Builder<'_> {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 if anchor != 0 || tag.is_some() {
-                    self.problem(
-                        "alias",
-                        "anchors, aliases and tags are not read in a manifest".into(),
-                        Some("write the value out"),
-                        place,
-                    );
+                    self.alias(place);
                     return false;
                 }
                 let plain = matches!(style, ScalarStyle::Plain);
@@ -242,16 +297,16 @@ impl Builder<'_> {
             }
             Event::SequenceStart(anchor, tag) => self.open(Open::List(Vec::new(), place), anchor != 0 || tag.is_some(), place),
             Event::MappingStart(anchor, tag) => {
-                self.open(Open::Map(Vec::new(), place, None), anchor != 0 || tag.is_some(), place)
+                self.open(Open::Map(OpenMap::default(), place), anchor != 0 || tag.is_some(), place)
             }
             Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
                 Some(Open::List(items, place)) => self.value(Node {
                     place,
                     content: Content::List(items),
                 }),
-                Some(Open::Map(entries, place, _)) => self.value(Node {
+                Some(Open::Map(map, place)) => self.value(Node {
                     place,
-                    content: Content::Map(entries),
+                    content: Content::Map(map.entries),
                 }),
                 None => false,
             },
@@ -261,20 +316,16 @@ impl Builder<'_> {
 
     fn open(&mut self, open: Open, decorated: bool, place: Place) -> bool {
         if decorated {
-            self.problem(
-                "alias",
-                "anchors, aliases and tags are not read in a manifest".into(),
-                Some("write the value out"),
-                place,
-            );
+            self.alias(place);
             return false;
         }
-        if let Some(Open::Map(_, _, None)) = self.stack.last() {
-            self.problem("key-type", "a key is text, not a list or a map".into(), None, place);
+        if let Some(Open::Map(OpenMap { pending: None, .. }, _)) = self.stack.last() {
+            let hint = "a value that holds ${...} or {{...}} needs quotes";
+            self.problem("key-type", "a key is text, not a list or a map".into(), Some(hint), place);
             return false;
         }
         if self.stack.len() >= DEPTH_MAX {
-            self.problem("too-deep", format!("values are nested deeper than {DEPTH_MAX}"), None, place);
+            self.too_deep(place);
             return false;
         }
         self.stack.push(open);
@@ -282,40 +333,42 @@ impl Builder<'_> {
     }
 
     fn scalar(&mut self, text: String, plain: bool, place: Place) -> bool {
-        if let Some(Open::Map(entries, _, pending @ None)) = self.stack.last_mut() {
-            let repeated = entries.iter().any(|(key, _)| key.text == text);
+        if let Some(Open::Map(map @ OpenMap { pending: None, .. }, _)) = self.stack.last_mut() {
+            let repeated = !map.seen.insert(text.clone());
+            let too_many = map.seen.len() > KEYS_MAX;
             let merge = plain && text == "<<";
-            *pending = Some(Key {
+            map.pending = Some(Key {
                 text: text.clone(),
                 place,
             });
             if repeated {
-                self.problem(
-                    "duplicate-key",
-                    format!("{text:?} is set twice"),
-                    Some("keep one of them"),
-                    place,
-                );
+                let message = format!("{text:?} is set twice");
+                self.problem("duplicate-key", message, Some("keep one of them"), place);
             }
             if merge {
+                let message = "merge keys are not read in a manifest".into();
+                self.problem("alias", message, Some("write the values out"), place);
+            }
+            if too_many {
+                let message = format!("the map has more than {KEYS_MAX} keys");
                 self.problem(
-                    "alias",
-                    "merge keys are not read in a manifest".into(),
-                    Some("write the values out"),
+                    "too-many-keys",
+                    message,
+                    Some("split it, or put it into a config file"),
                     place,
                 );
             }
-            return true;
+            return !too_many;
         }
-        // YAML's rules for plain scalars are serde_yaml's business; a plain scalar alone is a whole document to it.
-        let value = if plain {
-            serde_yaml::from_str::<Value>(&text)
-                .ok()
-                .filter(|value| !value.is_array() && !value.is_object())
-        } else {
-            None
+        let value = match plain.then(|| plain_value(&text)) {
+            Some(Ok(value)) => value,
+            Some(Err(message)) => {
+                let hint = "quote it, if it is text";
+                self.problem("number", format!("{text} {message}"), Some(hint), place);
+                Value::Null
+            }
+            None => Value::String(text.clone()),
         };
-        let value = value.unwrap_or_else(|| Value::String(text.clone()));
         self.value(Node {
             place,
             content: Content::Scalar(value, text),
@@ -324,14 +377,42 @@ impl Builder<'_> {
 
     fn value(&mut self, node: Node) -> bool {
         match self.stack.last_mut() {
-            None => self.documents.push(node),
+            None => self.stream.documents.push(node),
             Some(Open::List(items, _)) => items.push(node),
-            Some(Open::Map(entries, _, pending)) => {
-                if let Some(key) = pending.take() {
-                    entries.push((key, node));
+            Some(Open::Map(map, _)) => {
+                if let Some(key) = map.pending.take() {
+                    map.entries.push((key, node));
                 }
             }
         }
         true
+    }
+}
+
+/// YAML's rules for plain scalars are serde_yaml's business; a plain scalar alone is a whole document to it. Err: a number
+/// that a release's JSON cannot hold.
+fn plain_value(text: &str) -> Result<Value, String> {
+    let too_large = || Err(format!("is beyond {INTEGER_MAX}, which a JSON number cannot hold exactly"));
+    let not_finite = || Err("is not a finite number, which JSON does not have".to_owned());
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_decimal = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = match serde_yaml::from_str::<serde_yaml::Value>(text) {
+        Ok(serde_yaml::Value::Bool(flag)) => return Ok(flag.into()),
+        Ok(serde_yaml::Value::Null) => return Ok(Value::Null),
+        Ok(serde_yaml::Value::Number(number)) => number,
+        // More than 64 bits are an error to it, and a float without end is a text.
+        Err(_) if digits.starts_with(|c: char| c.is_ascii_digit()) => return too_large(),
+        _ if digits.contains(|c: char| c.is_ascii_digit()) && text.parse::<f64>().is_ok_and(f64::is_infinite) => {
+            return not_finite();
+        }
+        _ => return Ok(text.into()),
+    };
+    let magnitude = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
+    match (magnitude, number.as_f64()) {
+        (Some(magnitude), _) if magnitude > INTEGER_MAX => too_large(),
+        (Some(_), _) => Ok(number.as_u64().map_or_else(|| number.as_i64().into(), Value::from)),
+        (None, _) if is_decimal => too_large(),
+        (None, Some(float)) if float.is_finite() => Ok(float.into()),
+        (None, _) => not_finite(),
     }
 }

@@ -1,23 +1,79 @@
 //! Facts: what was learnt since boot and may be learnt again. Losing them costs time, never correctness.
 
 use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq};
-use crate::target::{Change, Fault, GenerationState, Observed, Report, RouteState, Sample};
+use crate::target::{Change, Fault, GenerationState, Page, Report, RouteState, Sample};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What is known of one target.
 #[derive(Debug, Clone, Default)]
 pub struct TargetFacts {
-    pub observed: Option<Observed>,
-    pub observed_t: Millis,
-    /// Failed observations in a row.
+    /// The newest look: begun when every entry below this was folded, and answered at that time.
+    pub looked: Option<(Seq, Millis)>,
+    /// What it showed, by workload; what is not in here is not on the target.
+    pub seen: BTreeMap<String, Arc<Seen>>,
+    /// Failed looks in a row.
     pub failures: u32,
     pub last_failure: Option<Fault>,
     pub asked: bool,
     pub next_look: Option<Millis>,
 }
 
+impl TargetFacts {
+    /// The newest look at one workload.
+    pub fn look(&self, workload: &str) -> Option<Look> {
+        let (begun, t) = self.looked?;
+        let seen = self.seen.get(workload).cloned().unwrap_or_default();
+        Some(Look { begun, t, seen })
+    }
+}
+
+/// What one look showed of one unit, and how fresh it is: begun when every entry below `begun` was folded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Look {
+    pub begun: Seq,
+    pub t: Millis,
+    pub seen: Arc<Seen>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    pub generations: Vec<GenerationState>,
+    pub route: Option<RouteState>,
+}
+
+impl Seen {
+    /// A page, workload by workload.
+    pub fn by_workload(page: Page) -> BTreeMap<String, Arc<Seen>> {
+        let mut all: BTreeMap<String, Seen> = BTreeMap::new();
+        for state in page.generations {
+            all.entry(state.workload.clone()).or_default().generations.push(state);
+        }
+        for route in page.routes {
+            let workload = route.workload.clone();
+            all.entry(workload).or_default().route = Some(route);
+        }
+        all.into_iter().map(|(workload, seen)| (workload, Arc::new(seen))).collect()
+    }
+
+    pub fn generation(&self, number: GenNumber) -> Option<&GenerationState> {
+        self.generations.iter().find(|state| state.number == number)
+    }
+
+    /// The share that a generation really has; 0 when there is no route.
+    pub fn share(&self, number: GenNumber) -> u32 {
+        let shares = self.route.iter().flat_map(|route| &route.shares);
+        shares
+            .filter(|share| share.number == number)
+            .map(|share| share.live)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
 /// What is known of one unit.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq)]
 pub struct UnitFacts {
     pub check: Option<Check>,
     pub health: Health,
@@ -29,12 +85,18 @@ pub struct UnitFacts {
     pub room: Option<Room>,
     pub diff: Option<Diff>,
     pub call: CallFacts,
+    /// What serves runs a digest that is not of its pin.
+    pub wrong_digest: Option<String>,
+    /// Planned at least once on a look of this run of the daemon.
+    pub settled: bool,
+    /// Fewer instances are ready than wanted, since then.
+    pub short_since: Option<Millis>,
     /// The plan checker refused a plan: nothing happens here until a person looks.
     pub stalled: Option<String>,
 }
 
 /// The target's word on how many more instances it has room for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Room {
     pub generation: GenNumber,
     /// None: it cannot tell.
@@ -43,7 +105,7 @@ pub struct Room {
 }
 
 /// What differs from the generation as launched, for the fingerprint that was seen then.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Diff {
     pub generation: GenNumber,
     pub fingerprint: String,
@@ -72,16 +134,18 @@ pub struct PullFacts {
     pub t: Millis,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub struct Check {
     /// Release, captured target and plugin: the answer is good for these only.
     pub key: Digest,
     pub answer: Result<Report, Fault>,
     pub t: Millis,
+    /// Faults in a row.
+    pub tries: u32,
 }
 
 /// Whether the candidate is healthy, and since when without a break.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     pub generation: GenNumber,
     pub healthy_since: Option<Millis>,
@@ -95,17 +159,17 @@ pub struct Health {
     pub message: String,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     pub generation: GenNumber,
     pub t: Millis,
     /// None: every address answered 2xx.
     pub failure: Option<String>,
-    /// An answer came, if a wrong one.
-    pub answered: bool,
+    /// False: it could not be asked (no grant, no address), which says nothing of the release.
+    pub asked: bool,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq)]
 pub struct AnalysisFacts {
     /// Counters of each generation when the attempt was first measured.
     pub base: BTreeMap<GenNumber, (f64, f64)>,
@@ -116,7 +180,7 @@ pub struct AnalysisFacts {
     pub why: String,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     pub t: Millis,
     pub canary: Measure,
@@ -124,14 +188,14 @@ pub struct Measured {
     pub failed: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measure {
     pub value: f64,
     pub samples: u64,
 }
 
 /// The call in flight, or the wait before the next one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq)]
 pub struct CallFacts {
     pub in_flight: Option<Seq>,
     /// `pending` said: again at this time, with this.
@@ -149,37 +213,3 @@ pub type Answers = BTreeMap<GenNumber, Result<Measure, String>>;
 
 /// Counters that a target reported for one generation.
 pub type Samples = BTreeMap<GenNumber, Vec<Sample>>;
-
-/// What one observation says of one unit.
-#[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
-    pub observed: &'a Observed,
-    pub workload: &'a str,
-    pub t: Millis,
-}
-
-impl<'a> Seen<'a> {
-    pub fn generations(&self) -> impl Iterator<Item = &'a GenerationState> {
-        let workload = self.workload;
-        self.observed
-            .page
-            .generations
-            .iter()
-            .filter(move |state| state.workload == workload)
-    }
-
-    pub fn generation(&self, number: GenNumber) -> Option<&'a GenerationState> {
-        self.generations().find(|state| state.number == number)
-    }
-
-    pub fn route(&self) -> Option<&'a RouteState> {
-        self.observed.page.routes.iter().find(|route| route.workload == self.workload)
-    }
-
-    /// The share that a generation really has; 0 when there is no route.
-    pub fn share(&self, number: GenNumber) -> u32 {
-        self.route()
-            .and_then(|route| route.shares.iter().find(|share| share.number == number))
-            .map_or(0, |share| share.live)
-    }
-}

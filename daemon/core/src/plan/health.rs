@@ -22,6 +22,11 @@ pub enum Judgement {
         reason: String,
         message: String,
     },
+    /// Something of ours is missing to judge it.
+    Unknown {
+        reason: String,
+        message: String,
+    },
     /// Something else is to blame, and waiting may not help.
     Stuck {
         reason: String,
@@ -97,7 +102,8 @@ fn wrong_digest(state: &GenerationState, accepted: &BTreeMap<String, BTreeSet<Di
         })
 }
 
-/// Folds one more look into what is known of a candidate's health.
+/// Folds one more look into what is known of a candidate's health. What cannot be known now changes nothing: neither a
+/// restart of the daemon nor a missing grant makes a release unhealthy.
 pub fn update(
     health: &mut Health,
     state: Option<&GenerationState>,
@@ -107,50 +113,75 @@ pub fn update(
     now: Millis,
 ) {
     let restarts = state.map_or(0, |state| state.restarts);
-    let (healthy, reason, message) = match judgement {
+    let (standing, reason, message) = match judgement {
         Judgement::Ready if restarts > health.restarts && health.healthy_since.is_some() => (
-            false,
+            Standing::Unhealthy,
             "restarted".to_owned(),
             format!("restarts rose from {} to {restarts}", health.restarts),
         ),
-        Judgement::Ready => match (&spec.http, probe) {
-            (None, _) => (true, String::new(), String::new()),
-            (Some(_), Some(Probe { failure: None, .. })) => (true, String::new(), String::new()),
-            (
-                Some(http),
-                Some(Probe {
-                    failure: Some(failure),
-                    answered,
-                    ..
-                }),
-            ) => {
-                health.started |= *answered;
-                (false, "probe-failed".to_owned(), format!("GET {}: {failure}", http.path))
-            }
-            (Some(http), None) => (
-                false,
-                "not-probed".to_owned(),
-                format!("GET {} has not been answered yet", http.path),
-            ),
-        },
+        Judgement::Ready => probed(spec.http.as_ref(), probe),
+        Judgement::Unknown { reason, message } => (Standing::Unknown, reason.clone(), message.clone()),
         Judgement::NotYet { reason, message, .. } | Judgement::Bad { reason, message } | Judgement::Stuck { reason, message } => {
-            (false, reason.clone(), message.clone())
+            (Standing::Unhealthy, reason.clone(), message.clone())
         }
     };
-    health.started |= matches!(
-        judgement,
-        Judgement::Ready | Judgement::Bad { .. } | Judgement::NotYet { started: true, .. }
-    );
-    if healthy {
-        if health.healthy_since.is_none() {
-            health.healthy_since = Some(now);
-            health.restarts = restarts;
+    // Ready without a probe that could be made says nothing of how it answers.
+    health.started |= match judgement {
+        Judgement::Ready => standing != Standing::Unknown,
+        Judgement::Bad { .. } | Judgement::NotYet { started: true, .. } => true,
+        _ => false,
+    };
+    match standing {
+        Standing::Healthy => {
+            if health.healthy_since.is_none() {
+                health.healthy_since = Some(now);
+                health.restarts = restarts;
+            }
+            health.unhealthy_since = None;
         }
-        health.unhealthy_since = None;
-    } else {
-        health.healthy_since = None;
-        health.restarts = restarts;
-        health.unhealthy_since.get_or_insert(now);
+        Standing::Unhealthy => {
+            health.healthy_since = None;
+            health.restarts = restarts;
+            health.unhealthy_since.get_or_insert(now);
+        }
+        Standing::Unknown => {}
     }
     (health.reason, health.message) = (reason, message);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Healthy,
+    Unhealthy,
+    Unknown,
+}
+
+fn probed(http: Option<&spec::HttpHealth>, probe: Option<&Probe>) -> (Standing, String, String) {
+    let Some(http) = http else {
+        return (Standing::Healthy, String::new(), String::new());
+    };
+    match probe {
+        Some(Probe { failure: None, .. }) => (Standing::Healthy, String::new(), String::new()),
+        Some(Probe {
+            failure: Some(failure),
+            asked: true,
+            ..
+        }) => (
+            Standing::Unhealthy,
+            "probe-failed".into(),
+            format!("GET {}: {failure}", http.path),
+        ),
+        Some(Probe {
+            failure: Some(failure), ..
+        }) => (
+            Standing::Unknown,
+            "probe-not-possible".into(),
+            format!("GET {} could not be asked: {failure}", http.path),
+        ),
+        None => (
+            Standing::Unknown,
+            "not-probed".into(),
+            format!("GET {} has not been answered yet", http.path),
+        ),
+    }
 }

@@ -6,7 +6,9 @@
 pub mod analysis;
 pub mod facts;
 pub mod health;
+mod preflight;
 pub mod rollout;
+pub mod select;
 pub mod unit;
 
 use crate::entry::{Body, On};
@@ -70,6 +72,13 @@ pub enum Ask {
         key: Digest,
         release: Arc<Release>,
         sources: BTreeMap<String, String>,
+    },
+    /// As `Check`, of a release that the ledger holds.
+    CheckRelease {
+        workload: WorkloadId,
+        target: TargetName,
+        key: Digest,
+        release: ReleaseId,
     },
     Probe {
         workload: WorkloadId,
@@ -152,6 +161,23 @@ pub struct UnitPlan {
     pub wake_at: Option<Millis>,
 }
 
+impl UnitPlan {
+    pub fn record(draft: Draft) -> Self {
+        Self {
+            records: vec![draft],
+            ..Self::default()
+        }
+    }
+
+    /// What it waits on ends by then at the latest.
+    fn end_by(&mut self, t: Millis) {
+        self.wake_at = earliest(self.wake_at, Some(t));
+        if let Some(waiting) = &mut self.waiting {
+            waiting.until = Some(t);
+        }
+    }
+}
+
 /// One increment for one workload.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RolloutPlan {
@@ -161,6 +187,28 @@ pub struct RolloutPlan {
     pub waiting: Option<Waiting>,
     pub wake_at: Option<Millis>,
 }
+
+impl RolloutPlan {
+    /// Both plans' questions and waits; this one's word counts first.
+    fn joined(mut self, other: RolloutPlan) -> Self {
+        self.asks.extend(other.asks);
+        self.wake_at = earliest(self.wake_at, other.wake_at);
+        self.waiting = self.waiting.or(other.waiting);
+        self.records.extend(other.records);
+        self.blobs.extend(other.blobs);
+        self
+    }
+
+    /// What it waits on ends at `t`.
+    fn end_at(&mut self, t: Millis) {
+        self.wake_at = earliest(self.wake_at, Some(t));
+        if let Some(waiting) = &mut self.waiting {
+            waiting.until = Some(t);
+        }
+    }
+}
+
+pub use preflight::unable;
 
 pub(crate) fn earliest(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
     match (a, b) {

@@ -1,19 +1,21 @@
-//! `plan_rollout`: the next increment for one workload: pin, pre-flight, open, admit units, halt, finish.
+//! `plan_rollout`: the next increment for one workload: what is wished, pins, pre-flight, waves, halt, finish.
+//!
+//! `select` finds tags for selectors; `preflight` asks everything that has to be known before a rollout opens.
 
 use super::facts::{PullFacts, TagsFacts, UnitFacts};
+use super::preflight;
+use super::select::select;
 use super::{Ask, Draft, RolloutPlan, Waiting, earliest};
 use crate::config::EngineConfig;
+use crate::engine::Resolved;
 use crate::entry::*;
-use crate::ids::{Digest, FULL_SHARE, Millis, ReleaseId, Seq, TargetName, WorkloadId};
+use crate::ids::{Digest, Millis, ReleaseId, Seq, TargetName, WorkloadId};
 use crate::release::Release;
-use crate::spec::{Strategy, TargetSpec, WorkloadSpec};
-use crate::state::{PinState, Request, State, UnitState, WorkloadState};
-use crate::target::{Abilities, PluginRef, Routing};
+use crate::spec::{OnHalt, TargetSpec, WorkloadSpec};
+use crate::state::{Claim, PinState, Request, State, UnitState, WorkloadState};
+use crate::target::{Abilities, PluginRef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Units that may fail before no new unit starts.
-const MAX_FAILED: usize = 0;
 
 /// What is known of resolving one reference.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,6 +25,15 @@ pub struct PinFacts {
     pub again_at: Millis,
     pub failure: Option<String>,
     pub since: Millis,
+    /// A selector's candidate: what it points at, since when, and when that was seen last. No pin yet.
+    pub candidate: Option<Candidate>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    pub resolved: Arc<Resolved>,
+    pub since: Millis,
+    pub seen: Millis,
 }
 
 pub struct RolloutContext<'a> {
@@ -50,12 +61,12 @@ pub fn check_key(release: &ReleaseId, captured: &Digest, plugin: &PluginRef) -> 
     Digest::of(format!("{release}\n{captured}\n{}\n{}", plugin.digest, plugin.grants).as_bytes())
 }
 
-/// A request that the newest spec or a command makes, before it is admitted.
-struct Wish {
-    id: Seq,
-    release: Arc<Release>,
-    release_id: ReleaseId,
-    pins: BTreeMap<String, PinState>,
+/// What the manifest and its selections ask for beyond the present request.
+pub(super) struct Wish {
+    pub id: Seq,
+    pub release: Arc<Release>,
+    pub release_id: ReleaseId,
+    pub pins: BTreeMap<String, PinState>,
 }
 
 pub fn plan_rollout(c: &RolloutContext) -> RolloutPlan {
@@ -63,27 +74,35 @@ pub fn plan_rollout(c: &RolloutContext) -> RolloutPlan {
         Some(spec) if c.workload.presence != Some(Presence::Absent) => spec,
         _ => return drop_request(c),
     };
-    match wish(c, spec) {
-        Ok(Some(wish)) => open(c, spec, wish),
+    let selecting = select(c, spec);
+    if !selecting.records.is_empty() {
+        return selecting;
+    }
+    let repinning = repins(c);
+    let plan = match wish(c, spec) {
+        Ok(Some(wish)) => match preflight::open(c, spec, wish) {
+            // What was requested before goes on while the newest wish cannot.
+            plan if plan.records.is_empty() => with_present(c, plan),
+            plan => plan,
+        },
         Ok(None) => match &c.workload.request {
-            Some(request) => proceed(c, request),
+            Some(request) => proceed(c, spec, request),
             None => RolloutPlan::default(),
         },
-        // The newest text cannot be pinned yet; what was requested before goes on meanwhile.
-        Err(pinning) => match &c.workload.request {
-            Some(request) if request.is_open() => {
-                let mut plan = proceed(c, request);
-                plan.asks.extend(pinning.asks);
-                plan.wake_at = earliest(plan.wake_at, pinning.wake_at);
-                plan.waiting = pinning.waiting;
-                plan
-            }
-            _ => *pinning,
-        },
+        Err(pinning) => with_present(c, *pinning),
+    };
+    plan.joined(selecting).joined(repinning)
+}
+
+/// The open request's next increment, with the asks and waits of a newer wish.
+fn with_present(c: &RolloutContext, waiting: RolloutPlan) -> RolloutPlan {
+    match (&c.workload.request, &c.workload.spec) {
+        (Some(request), Some(spec)) if request.is_open() => waiting.joined(proceed(c, spec, request)),
+        _ => waiting,
     }
 }
 
-/// The workload left Git: its rollout has nothing to bring anywhere.
+/// Removed from Git: an open request ends with it.
 fn drop_request(c: &RolloutContext) -> RolloutPlan {
     match &c.workload.request {
         Some(request) if request.is_open() => record(change(
@@ -104,14 +123,26 @@ fn record(draft: Draft) -> RolloutPlan {
     }
 }
 
-fn on(c: &RolloutContext, request: Seq) -> On {
+pub(super) fn waiting(on: &str, message: String, since: Millis) -> RolloutPlan {
+    RolloutPlan {
+        waiting: Some(Waiting {
+            on: on.into(),
+            message,
+            since,
+            until: None,
+        }),
+        ..RolloutPlan::default()
+    }
+}
+
+pub(super) fn on(c: &RolloutContext, request: Seq) -> On {
     On {
         rollout: Some(request),
         ..On::workload(c.id)
     }
 }
 
-fn change(c: &RolloutContext, request: &Request, to: RolloutState, reason: &str, message: String) -> Draft {
+pub(super) fn change(c: &RolloutContext, request: &Request, to: RolloutState, reason: &str, message: String) -> Draft {
     let body = RolloutChange {
         to,
         release: request.release.clone(),
@@ -119,6 +150,8 @@ fn change(c: &RolloutContext, request: &Request, to: RolloutState, reason: &str,
         reason: reason.into(),
         message,
         sources: BTreeMap::new(),
+        before: Vec::new(),
+        after: Vec::new(),
         artifacts: BTreeMap::new(),
     };
     Draft::new(on(c, request.id), vec![request.seq], Body::Rollout(body))
@@ -126,17 +159,15 @@ fn change(c: &RolloutContext, request: &Request, to: RolloutState, reason: &str,
 
 /// What the manifest asks for beyond the present request. `Err`: its references are not all pinned yet.
 fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, Box<RolloutPlan>> {
-    // A command that came after this spec rules; only a newer spec can overrule it.
-    if c.workload
-        .request
-        .as_ref()
-        .is_some_and(|request| request.id >= c.workload.spec_seq)
-    {
+    // A command that came after this wish rules; only a newer spec, selection or repin can overrule it.
+    let wish_seq = c.workload.wish_seq();
+    if c.workload.request.as_ref().is_some_and(|request| request.id >= wish_seq) {
         return Ok(None);
     }
     let mut missing = RolloutPlan::default();
     let mut pins = BTreeMap::new();
     for name in spec.artifacts.keys() {
+        // Without a selection there is nothing to pin yet; `select` says why.
         let Some(reference) = c.workload.reference(name) else {
             continue;
         };
@@ -159,20 +190,29 @@ fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, Box<Rol
         .as_ref()
         .is_some_and(|request| request.release == release_id && request.attempt == spec.attempt);
     Ok((!same).then(|| Wish {
-        id: c.workload.spec_seq,
+        id: wish_seq,
         release: Arc::new(release),
         release_id,
         pins,
     }))
 }
 
-fn ask_pin(c: &RolloutContext, reference: &str, plan: &mut RolloutPlan) {
+/// References that a command wants resolved anew.
+fn repins(c: &RolloutContext) -> RolloutPlan {
+    let mut plan = RolloutPlan::default();
+    for reference in c.workload.repins.keys() {
+        ask_pin(c, reference, &mut plan);
+    }
+    plan
+}
+
+pub(super) fn ask_pin(c: &RolloutContext, reference: &str, plan: &mut RolloutPlan) {
     let facts = c.pins.get(reference).cloned().unwrap_or_default();
     let message = match &facts.failure {
         Some(failure) => format!("{reference} cannot be resolved: {failure}"),
         None => format!("resolving {reference}"),
     };
-    let again_at = (facts.again_at > c.now).then_some(facts.again_at);
+    let again_at = facts.failure.is_some().then_some(facts.again_at).filter(|at| *at > c.now);
     plan.waiting = Some(Waiting {
         on: "pin".into(),
         message,
@@ -191,233 +231,217 @@ fn ask_pin(c: &RolloutContext, reference: &str, plan: &mut RolloutPlan) {
     }
 }
 
-/// All targets are asked whether they could, before any of them is touched.
-fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
-    let mut plan = RolloutPlan::default();
-    let mut problems = Vec::new();
-    let mut quarantined = None;
-    let mut unchecked = 0;
-    let sources: BTreeMap<String, String> = wish
-        .pins
-        .iter()
-        .map(|(name, pin)| (name.clone(), pin.source.clone()))
-        .collect();
-    for (target, target_spec) in c.state.placed(c.workload) {
-        let plugin = match c.config.plugin_for(target, &target_spec.plugin) {
-            Ok(plugin) => plugin,
-            Err(problem) => {
-                problems.push(format!("{target}: {problem}"));
-                continue;
-            }
-        };
-        let (captured, _) = captured(target_spec);
-        if let Some(quarantine) = c.workload.quarantined(&wish.release_id, &captured, spec.attempt) {
-            quarantined = Some(quarantine);
-        }
-        let key = check_key(&wish.release_id, &captured, &plugin);
-        match c
-            .units
-            .get(target)
-            .and_then(|facts| facts.check.as_ref())
-            .filter(|check| check.key == key)
-        {
-            None => {
-                unchecked += 1;
-                let ask = Ask::Check {
-                    workload: c.id.clone(),
-                    target: target.clone(),
-                    key,
-                    release: wish.release.clone(),
-                    sources: sources.clone(),
-                };
-                plan.asks.push(ask);
-            }
-            Some(check) => match &check.answer {
-                Ok(report) => {
-                    problems.extend(report.problems.iter().map(|problem| {
-                        let hint = if problem.hint.is_empty() {
-                            String::new()
-                        } else {
-                            format!(" ({})", problem.hint)
-                        };
-                        format!("{target}: {}: {}{hint}", problem.at, problem.message)
-                    }));
-                    problems.extend(unable(spec, &report.abilities).map(|problem| format!("{target}: {problem}")));
-                }
-                Err(fault) => problems.push(format!("{target}: the plugin could not check it: {}", fault.message)),
-            },
-        }
+/// The present request: admit units by wave, halt, finish.
+fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> RolloutPlan {
+    match request.state {
+        RolloutState::Refused if request.reason == "check" => return preflight::check_again(c, spec, request),
+        RolloutState::Succeeded => return catch_up(c, spec, request),
+        RolloutState::Refused | RolloutState::Aborted | RolloutState::Superseded => return admit_new(c, spec, request),
+        RolloutState::Aborting => return go_back(c, request),
+        RolloutState::Rolling | RolloutState::Holding | RolloutState::Halted => {}
     }
-    if quarantined.is_none() && problems.is_empty() && unchecked > 0 {
-        let message = format!("{unchecked} targets have not checked the release yet");
-        plan.waiting = Some(Waiting {
-            on: "check".into(),
-            message,
-            since: c.now,
-            until: None,
-        });
+    let placed: Vec<(&TargetName, &TargetSpec)> = c.state.placed(c.workload).collect();
+    let total = u32::try_from(placed.len()).unwrap_or(u32::MAX);
+    let failed: Vec<&TargetName> = placed
+        .iter()
+        .filter(|(target, _)| has_failed(c, target, request))
+        .map(|(target, _)| *target)
+        .collect();
+    if request.state == RolloutState::Halted {
+        return admit_new(c, spec, request);
+    }
+    if failed.len() > spec.placement.max_failed.down(total) as usize {
+        return halt(c, spec, request, &failed);
+    }
+    if placed.is_empty() {
+        return waiting("placement", "no target matches; nothing runs".into(), request.since);
+    }
+    if request.paused {
+        return waiting(
+            "paused",
+            format!("paused; `holdfast resume {}` goes on", c.id.name()),
+            request.since,
+        );
+    }
+    if let Some(plan) = held_back(c, spec) {
         return plan;
     }
-    let (to, reason, message, cause) = match quarantined {
-        Some(quarantine) => {
-            let message = format!(
-                "release {} is quarantined: {}; deploy another one, raise `attempt`, or `holdfast quarantine lift`",
-                wish.release_id.short(),
-                quarantine.message
-            );
-            (RolloutState::Refused, "quarantined", message, Some(quarantine.seq))
-        }
-        None if !problems.is_empty() => (RolloutState::Refused, "check", problems.join("; "), None),
-        None => (RolloutState::Rolling, "requested", String::new(), None),
+    let sizes = spec.placement.wave_sizes(total);
+    // A release that was proven everywhere comes back everywhere at once.
+    let last = sizes.len() - 1;
+    let wave = if c.workload.proven.contains(&request.release) {
+        last
+    } else {
+        (request.wave as usize).min(last)
     };
-    let mut records = Vec::new();
-    if let Some(request) = c.workload.request.as_ref().filter(|request| request.is_open()) {
-        records.push(change(
-            c,
-            request,
-            RolloutState::Superseded,
-            "newer",
-            "a newer request replaces it".into(),
-        ));
-    }
-    let body = RolloutChange {
-        to,
-        release: wish.release_id.clone(),
-        wave: 0,
-        reason: reason.into(),
-        message,
-        sources,
-        artifacts: wish
-            .pins
-            .iter()
-            .map(|(name, pin)| (name.clone(), pin.digest.clone()))
-            .collect(),
-    };
-    let because = std::iter::once(wish.id)
-        .chain(wish.pins.values().map(|pin| pin.seq))
-        .chain(cause)
-        .collect();
-    let mut draft = Draft::new(on(c, wish.id), because, Body::Rollout(body));
-    draft.blobs.insert("release".into(), wish.release_id.blob());
-    for (name, pin) in &wish.pins {
-        if let Some(images) = &pin.images {
-            draft.blobs.insert(format!("images/{name}"), images.clone());
+    let (size, hold_ms) = sizes[wave];
+    let members = &placed[..(size as usize).min(placed.len())];
+    if request.state == RolloutState::Holding {
+        let until = request.since + hold_ms;
+        if c.now >= until || request.advanced > request.seq {
+            return record(next_wave(c, request, wave));
         }
-    }
-    records.push(draft);
-    let blobs = vec![(wish.release_id.blob(), wish.release.to_bytes())];
-    RolloutPlan {
-        records,
-        blobs,
-        ..RolloutPlan::default()
-    }
-}
-
-/// What the strategy needs and this workload cannot do on this target.
-pub fn unable(spec: &WorkloadSpec, abilities: &Abilities) -> Option<String> {
-    if !abilities.overlap {
-        return Some("two generations cannot run side by side here; strategy recreate is known, not in this version".into());
-    }
-    if spec.health.http.is_some() && !abilities.probed {
-        return Some("health.http is set, but this target reports no addresses that could be probed".into());
-    }
-    match &spec.strategy {
-        Strategy::BlueGreen { .. } if abilities.routing == Routing::Fixed => {
-            Some("blueGreen switches traffic at once, but here an instance is live as soon as it is ready".into())
-        }
-        Strategy::Canary { .. } if abilities.routing != Routing::Weighted => {
-            Some("canary needs weights, and this target cannot weigh traffic; use blueGreen".into())
-        }
-        Strategy::Canary { steps, .. } => steps
-            .iter()
-            .map(|step| step.weight)
-            .find(|weight| *weight != FULL_SHARE && abilities.finest_share > 0 && weight % abilities.finest_share != 0)
-            .map(|weight| {
-                format!(
-                    "weight {weight}/10000 is finer than the target's step of {}/10000",
-                    abilities.finest_share
-                )
-            }),
-        Strategy::BlueGreen { .. } | Strategy::Rolling { .. } | Strategy::Recreate { .. } => None,
-    }
-}
-
-/// The open request: admit units, halt, finish.
-fn proceed(c: &RolloutContext, request: &Request) -> RolloutPlan {
-    if !request.is_open() {
-        return catch_up(c, request);
-    }
-    let failed: Vec<&TargetName> = c
-        .workload
-        .units
-        .iter()
-        .filter(|(_, unit)| unit.last.as_ref().is_some_and(|last| failed_since(last, request)))
-        .filter(|(_, unit)| unit.attempt.is_none())
-        .map(|(target, _)| target)
-        .collect();
-    if request.state == RolloutState::Rolling && failed.len() > MAX_FAILED {
-        let last = failed
-            .first()
-            .and_then(|target| c.workload.units.get(*target))
-            .and_then(|unit| unit.last.as_ref());
-        let (reason, message) = last.map_or(("failed".to_owned(), String::new()), |last| {
-            (last.reason.clone(), last.message.clone())
-        });
-        let names: Vec<&str> = failed.iter().map(|name| name.as_str()).collect();
-        let mut draft = change(
-            c,
-            request,
-            RolloutState::Halted,
-            &reason,
-            format!("{} failed: {message}", names.join(", ")),
+        let mut plan = waiting(
+            "wave-hold",
+            format!("wave {} of {} is through; holding", wave + 1, sizes.len()),
+            request.since,
         );
-        draft.because.extend(last.map(|last| last.seq));
-        return record(draft);
+        plan.end_at(until);
+        return plan;
     }
-    if request.state == RolloutState::Aborting {
-        let busy = c.workload.units.values().any(|unit| unit.attempt.is_some());
-        return if busy {
-            RolloutPlan::default()
-        } else {
-            record(change(
-                c,
-                request,
-                RolloutState::Aborted,
-                &request.reason,
-                request.message.clone(),
-            ))
-        };
-    }
-    if request.state == RolloutState::Halted || request.paused {
-        return RolloutPlan::default();
-    }
-    let plan = admit(c, request);
+    let plan = admit(c, request, members);
     if !plan.records.is_empty() || plan.waiting.is_some() {
         return plan;
     }
-    let settled = c.state.placed(c.workload).all(|(target, spec)| {
-        c.workload
+    let lagging = members
+        .iter()
+        .filter(|(target, _)| is_lagging(c, spec, target, request))
+        .count();
+    let may_lag = lagging <= spec.placement.max_lagging.down(total) as usize;
+    let through = members.iter().all(|(target, target_spec)| {
+        let done = c
+            .workload
             .units
-            .get(target)
-            .is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, &captured(spec).0))
+            .get(*target)
+            .is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, &captured(target_spec).0));
+        done || failed.contains(target) || (may_lag && is_lagging(c, spec, target, request))
     });
-    if settled {
-        record(change(
-            c,
-            request,
-            RolloutState::Succeeded,
-            "stable",
-            "stable on every target".into(),
-        ))
-    } else {
-        plan
+    if !through {
+        return plan;
     }
+    if wave < last {
+        return record(if hold_ms > 0 {
+            let mut draft = change(
+                c,
+                request,
+                RolloutState::Holding,
+                "wave",
+                format!("wave {} of {} is through", wave + 1, sizes.len()),
+            );
+            set_wave(&mut draft, wave);
+            draft
+        } else {
+            next_wave(c, request, wave)
+        });
+    }
+    let message = match (failed.len(), lagging) {
+        (0, 0) => "stable on every target".to_owned(),
+        (failed, lagging) => format!("stable on every target but {failed} failed and {lagging} lagging"),
+    };
+    record(change(c, request, RolloutState::Succeeded, "stable", message))
+}
+
+fn next_wave(c: &RolloutContext, request: &Request, wave: usize) -> Draft {
+    let mut draft = change(c, request, RolloutState::Rolling, "wave", format!("wave {} begins", wave + 2));
+    set_wave(&mut draft, wave + 1);
+    draft
+}
+
+fn set_wave(draft: &mut Draft, wave: usize) {
+    if let Body::Rollout(change) = &mut draft.body {
+        change.wave = u32::try_from(wave).unwrap_or(u32::MAX);
+    }
+}
+
+/// Why nothing new may begin, though a request is there.
+pub(super) fn held_back(c: &RolloutContext, spec: &WorkloadSpec) -> Option<RolloutPlan> {
+    if let Some(frozen) = &c.workload.frozen {
+        let text = format!(
+            "frozen by {}: {}; `holdfast thaw {}` goes on",
+            frozen.by,
+            frozen.reason,
+            c.id.name()
+        );
+        return Some(waiting("frozen", text, frozen.t));
+    }
+    spec.suspend
+        .then(|| waiting("suspended", "its manifest says suspend: true".into(), c.workload.changed_t))
+}
+
+fn halt(c: &RolloutContext, spec: &WorkloadSpec, request: &Request, failed: &[&TargetName]) -> RolloutPlan {
+    let last = failed
+        .first()
+        .and_then(|target| c.workload.units.get(*target))
+        .and_then(|unit| unit.last.as_ref());
+    let (reason, why) = last.map_or(("failed", ""), |last| (last.reason.as_str(), last.message.as_str()));
+    let names: Vec<&str> = failed.iter().map(|name| name.as_str()).collect();
+    let message = format!("{} failed: {why}", names.join(", "));
+    let abort = spec.placement.on_halt == OnHalt::Abort;
+    let to = if abort { RolloutState::Aborting } else { RolloutState::Halted };
+    let mut draft = change(c, request, to, reason, message.clone());
+    draft.because.extend(last.map(|last| last.seq));
+    let mut plan = record(draft);
+    if abort {
+        let quarantine = Quarantine {
+            action: QuarantineAction::Set,
+            release: request.release.clone(),
+            attempt: request.attempt,
+            values: None,
+            reason: "aborted".into(),
+            message,
+        };
+        plan.records
+            .push(Draft::following(on(c, request.id), Body::Quarantine(quarantine)));
+    }
+    plan
+}
+
+/// Aborting: every unit goes back to the release proven before; without one, it ends when no unit is at it any more.
+fn go_back(c: &RolloutContext, request: &Request) -> RolloutPlan {
+    let aborted = change(c, request, RolloutState::Aborted, &request.reason, request.message.clone());
+    let back = c.workload.proven.iter().rev().find(|release| **release != request.release);
+    if let Some((release, known)) = back.and_then(|release| Some((release, c.workload.releases.get(release)?))) {
+        let body = RolloutChange {
+            to: RolloutState::Rolling,
+            release: release.clone(),
+            wave: 0,
+            reason: "aborted".into(),
+            message: "back to the release proven before".into(),
+            sources: known.sources.clone(),
+            before: known.before.clone(),
+            after: known.after.clone(),
+            artifacts: known.artifacts.clone(),
+        };
+        // The entry that aborted it made this request.
+        let mut draft = Draft::new(on(c, request.seq), vec![request.seq], Body::Rollout(body));
+        draft.blobs.insert("release".into(), release.blob());
+        for (name, images) in &known.images {
+            draft.blobs.insert(format!("images/{name}"), images.clone());
+        }
+        return RolloutPlan {
+            records: vec![aborted, draft],
+            ..RolloutPlan::default()
+        };
+    }
+    let busy = c.workload.units.values().any(|unit| unit.attempt.is_some());
+    if busy { RolloutPlan::default() } else { record(aborted) }
+}
+
+fn has_failed(c: &RolloutContext, target: &TargetName, request: &Request) -> bool {
+    c.workload
+        .units
+        .get(target)
+        .is_some_and(|unit| unit.attempt.is_none() && unit.last.as_ref().is_some_and(|last| failed_since(last, request)))
 }
 
 fn failed_since(last: &crate::state::LastAttempt, request: &Request) -> bool {
     last.request == request.id
         && last.seq > request.resumed
         && matches!(last.outcome, AttemptOutcome::Bad | AttemptOutcome::CouldNotTry)
+}
+
+/// Unreachable for longer than the manifest allows others to wait for it.
+fn is_lagging(c: &RolloutContext, spec: &WorkloadSpec, target: &TargetName, request: &Request) -> bool {
+    let unit = c.workload.units.get(target);
+    let done = unit.is_some_and(|unit| {
+        let current = unit.current.and_then(|number| unit.generations.get(&number));
+        unit.attempt.is_none() && current.is_some_and(|current| current.release == request.release)
+    });
+    !done
+        && c.state.targets.get(target).is_some_and(|state| {
+            let since = state.unreachable_t.max(request.began);
+            state.unreachable.is_some() && c.now.saturating_sub(since) >= spec.placement.lag_after_ms
+        })
 }
 
 /// Whether the unit's current generation is this release with these captured values.
@@ -427,78 +451,169 @@ pub fn runs(unit: &UnitState, release: &ReleaseId, captured: &Digest) -> bool {
 }
 
 /// Units that do not run the request's release begin an attempt, unless something holds them.
-fn admit(c: &RolloutContext, request: &Request) -> RolloutPlan {
+fn admit(c: &RolloutContext, request: &Request, members: &[(&TargetName, &TargetSpec)]) -> RolloutPlan {
     let mut plan = RolloutPlan::default();
-    for (target, spec) in c.state.placed(c.workload) {
-        let unit = c.workload.units.get(target);
-        let (captured, bytes) = captured(spec);
-        if unit.is_some_and(|unit| unit.attempt.is_some() || unit.intent.is_some() || runs(unit, &request.release, &captured)) {
+    for (target, spec) in members {
+        let unit = c.workload.units.get(*target);
+        let (values, bytes) = captured(spec);
+        let is_busy = unit.is_some_and(|unit| {
+            unit.attempt.is_some()
+                || unit.intent.is_some()
+                || unit.phase == PhaseName::Leaving
+                || runs(unit, &request.release, &values)
+        });
+        if is_busy || has_failed(c, target, request) {
             continue;
         }
-        if unit.is_some_and(|unit| unit.phase == PhaseName::Leaving) {
+        if c.workload.quarantined(&request.release, &values, request.attempt).is_some() {
             continue;
         }
-        if c.workload.quarantined(&request.release, &captured, request.attempt).is_some() {
-            continue;
-        }
-        let plugin = match c.config.plugin_for(target, &spec.plugin) {
-            Ok(plugin) => plugin,
-            Err(message) => {
-                plan.waiting = Some(Waiting {
-                    on: "plugin".into(),
-                    message: format!("{target}: {message}"),
-                    since: request.since,
-                    until: None,
-                });
-                continue;
-            }
-        };
-        let began = AttemptChange::Began {
-            release: request.release.clone(),
-            values: captured.clone(),
-            generation: unit.map_or(1, |unit| unit.next_generation),
-            old: unit.and_then(|unit| unit.current),
-            plugin,
-            request: request.id,
-            abilities: None,
-            revived: false,
-            heal: false,
-        };
-        let generation = unit.map_or(1, |unit| unit.next_generation);
-        let on = On {
-            target: Some(target.clone()),
-            generation: Some(generation),
-            ..on(c, request.id)
-        };
-        let mut draft = Draft::new(on, vec![request.seq], Body::Attempt(began));
-        draft.blobs.insert("target".into(), captured.clone());
-        draft.blobs.insert("release".into(), request.release.blob());
-        plan.records.push(draft);
-        plan.blobs.push((captured, bytes));
+        begin(c, &mut plan, target, spec, &request.release, request, (values, bytes));
     }
     plan
 }
 
-/// After the rollout ended: a new target, or one whose values or config changed, gets the same release.
-fn catch_up(c: &RolloutContext, request: &Request) -> RolloutPlan {
-    if request.paused || request.state != RolloutState::Succeeded {
+/// One attempt, with what the plugin says that this release can do there.
+fn begin(
+    c: &RolloutContext,
+    plan: &mut RolloutPlan,
+    target: &TargetName,
+    spec: &TargetSpec,
+    release: &ReleaseId,
+    request: &Request,
+    (values, bytes): (Digest, Vec<u8>),
+) {
+    let since = request.since;
+    let mut wait = |on: &str, message: String| {
+        plan.waiting = Some(Waiting {
+            on: on.into(),
+            message: format!("{target}: {message}"),
+            since,
+            until: None,
+        });
+    };
+    let claim = c.state.targets.get(target).map(|target| &target.claim);
+    if let Some(Claim::Conflict(owner)) = claim {
+        return wait("conflict", format!("it belongs to owner {owner}; nothing there is touched"));
+    }
+    if let Some(Claim::Ahead(fence)) = claim {
+        return wait("ledger-loss", format!("it has seen fence {fence}, above this ledger's head"));
+    }
+    let frozen = c.state.targets.get(target).and_then(|target| target.frozen.as_ref());
+    if let Some(frozen) = frozen {
+        return wait("frozen", format!("frozen by {}: {}", frozen.by, frozen.reason));
+    }
+    let plugin = match c.config.plugin_for(target, &spec.plugin) {
+        Ok(plugin) => plugin,
+        Err(message) => return wait("plugin", message),
+    };
+    let unit = c.workload.units.get(target);
+    let same = |number: &&u32| {
+        let state = unit.and_then(|unit| unit.generations.get(number));
+        state.is_some_and(|state| state.release == *release && state.captured == values)
+    };
+    // A parked generation of the very same content comes back: neither registry nor Git is needed.
+    let parked = unit.and_then(|unit| unit.parked.iter().rev().find(same).copied());
+    let abilities: Option<Abilities> = match parked.and_then(|number| unit?.generations.get(&number)?.abilities.clone()) {
+        Some(abilities) => Some(abilities),
+        None => match preflight::abilities(c, target, release, &values, &plugin) {
+            Ok(abilities) => Some(abilities),
+            Err(asking) => {
+                plan.asks.extend(asking.asks);
+                plan.wake_at = earliest(plan.wake_at, asking.wake_at);
+                if let Some(waiting) = asking.waiting {
+                    plan.waiting = Some(waiting);
+                }
+                return;
+            }
+        },
+    };
+    let generation = parked.unwrap_or_else(|| unit.map_or(1, |unit| unit.next_generation));
+    let began = AttemptChange::Began {
+        release: release.clone(),
+        values: values.clone(),
+        generation,
+        old: unit.and_then(|unit| unit.current),
+        plugin,
+        request: request.id,
+        abilities,
+        revived: parked.is_some(),
+        heal: false,
+    };
+    let on = On {
+        target: Some(target.clone()),
+        generation: Some(generation),
+        ..on(c, request.id)
+    };
+    let mut draft = Draft::new(on, vec![request.seq], Body::Attempt(began));
+    draft.blobs.insert("target".into(), values.clone());
+    draft.blobs.insert("release".into(), release.blob());
+    plan.records.push(draft);
+    plan.blobs.push((values, bytes));
+}
+
+/// After the rollout ended well: a new target, or one whose values or config changed, gets the same release through it once
+/// more; a laggard that is back catches up alone.
+fn catch_up(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> RolloutPlan {
+    if request.paused || held_back(c, spec).is_some() {
         return RolloutPlan::default();
     }
-    let late = c.state.placed(c.workload).any(|(target, spec)| {
+    let placed: Vec<(&TargetName, &TargetSpec)> = c.state.placed(c.workload).collect();
+    let is_late = |target: &TargetName, target_spec: &TargetSpec| {
         let unit = c.workload.units.get(target);
+        let values = captured(target_spec).0;
         let failed = unit
             .and_then(|unit| unit.last.as_ref())
-            .is_some_and(|last| failed_since(last, request) && last.captured == captured(spec).0);
-        !failed && !unit.is_some_and(|unit| unit.attempt.is_some() || runs(unit, &request.release, &captured(spec).0))
-    });
-    if late {
-        return record(change(
+            .is_some_and(|last| failed_since(last, request) && last.captured == values);
+        !failed && !unit.is_some_and(|unit| unit.attempt.is_some() || runs(unit, &request.release, &values))
+    };
+    let late: Vec<(&TargetName, &TargetSpec)> = placed.into_iter().filter(|(name, spec)| is_late(name, spec)).collect();
+    let (laggards, changed): (Vec<_>, Vec<_>) = late.into_iter().partition(|(target, _)| is_behind(c, target, request));
+    if !changed.is_empty() {
+        let mut draft = change(
             c,
             request,
             RolloutState::Rolling,
             "target-changed",
             "a target is new, or its values or config changed".into(),
-        ));
+        );
+        set_wave(&mut draft, 0);
+        return record(draft);
     }
-    RolloutPlan::default()
+    let back: Vec<_> = laggards
+        .into_iter()
+        .filter(|(target, _)| c.state.targets.get(*target).is_some_and(|state| state.unreachable.is_none()))
+        .collect();
+    admit(c, request, &back)
+}
+
+/// It runs another release than the one that succeeded: it was away when the others got it.
+fn is_behind(c: &RolloutContext, target: &TargetName, request: &Request) -> bool {
+    let Some(unit) = c.workload.units.get(target) else {
+        return false;
+    };
+    let current = unit.current.and_then(|number| unit.generations.get(&number));
+    current.is_some_and(|current| current.release != request.release)
+}
+
+/// The present request brings nothing new anywhere; a target without anything gets the last proven release.
+fn admit_new(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> RolloutPlan {
+    let mut plan = RolloutPlan::default();
+    let Some(release) = c.workload.proven.last() else {
+        return plan;
+    };
+    if request.paused || held_back(c, spec).is_some() {
+        return plan;
+    }
+    for (target, target_spec) in c.state.placed(c.workload) {
+        let unit = c.workload.units.get(target);
+        let is_new = unit.is_none_or(|unit| {
+            unit.current.is_none() && unit.attempt.is_none() && unit.intent.is_none() && unit.phase == PhaseName::Absent
+        });
+        let values = captured(target_spec);
+        if is_new && !has_failed(c, target, request) && c.workload.quarantined(release, &values.0, request.attempt).is_none() {
+            begin(c, &mut plan, target, target_spec, release, request, values);
+        }
+    }
+    plan
 }

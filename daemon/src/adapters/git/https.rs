@@ -1,7 +1,7 @@
 //! Git's smart HTTP, for fetching only: two kinds of request, no redirects, capped.
 
 use super::Class;
-use super::transport::{failed, https_settings};
+use super::transport::{failed, https_settings, time_left};
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
 use reqwest::blocking::{Client, Response};
 use reqwest::{StatusCode, Url};
@@ -10,16 +10,17 @@ use rustls_pki_types::pem::PemObject;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const FETCH_MAX_BYTES: u64 = 1 << 30;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub struct Settings {
     pub url: Url,
     pub basic: Option<(String, PathBuf)>,
     pub ca_file: Option<PathBuf>,
-    pub timeout_ms: u64,
+    pub deadline: Instant,
 }
 
 pub struct Https;
@@ -67,7 +68,8 @@ fn client(settings: &Settings) -> Result<Client, String> {
     Client::builder()
         .tls_backend_preconfigured(tls.with_root_certificates(roots).with_no_client_auth())
         .redirect(reqwest::redirect::Policy::none())
-        .timeout(Duration::from_millis(settings.timeout_ms))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(time_left(settings.deadline))
         .user_agent(concat!("git/holdfast-", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| error.to_string())
@@ -106,6 +108,8 @@ impl Stream {
             request = request.basic_auth(username, Some(password.trim_end_matches(['\n', '\r'])));
         }
         let shown = self.settings.url.as_str();
+        // A request's own limit covers its answer to the last byte; the client's covers each read alone.
+        let request = request.timeout(time_left(self.settings.deadline));
         let response = request.send().map_err(|error| {
             let mut cause: &dyn std::error::Error = &error;
             while let Some(source) = cause.source() {
@@ -157,7 +161,14 @@ impl Read for Stream {
                 empty.insert(response.take(FETCH_MAX_BYTES))
             }
         };
-        response.read(buffer)
+        response.read(buffer).map_err(|error| {
+            let shown = self.settings.url.as_str();
+            let message = match time_left(self.settings.deadline).is_zero() {
+                true => format!("{shown}: the fetch did not end in time (repository.timeout)"),
+                false => format!("{shown}: {error}"),
+            };
+            io::Error::other(failed(&self.name, Class::Unreachable, message))
+        })
     }
 }
 

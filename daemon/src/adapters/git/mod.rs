@@ -4,17 +4,25 @@
 mod https;
 mod ssh;
 mod transport;
+mod watch;
 
-use git2::{FetchOptions, ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
+pub use watch::{Watch, is_change, watch};
+
+use git2::{FetchOptions, ObjectType, Oid, Repository};
 use holdfast_core::ids::Millis;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const REF: &str = "refs/holdfast/tip";
 const FILES_MAX: usize = 20_000;
+const ENTRIES_MAX: usize = 200_000;
 const FILE_MAX_BYTES: usize = 1 << 20;
+const CONTRIBUTING_COMMITS_MAX: usize = 1_000;
+const INTERVAL_MIN_MS: Millis = 1_000;
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitConfig {
     /// First half of every workload's identity: choose once.
@@ -33,11 +41,12 @@ pub struct GitConfig {
     /// PEM file of a private authority, for https.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// For one whole fetch over ssh or https.
     #[serde(default = "default_timeout", deserialize_with = "crate::operator::duration")]
     pub timeout: Millis,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum GitAuth {
     Basic { username: String, password_file: PathBuf },
@@ -53,10 +62,29 @@ fn default_interval() -> Millis {
 }
 
 fn default_timeout() -> Millis {
-    60_000
+    300_000
 }
 
 impl GitConfig {
+    /// The main branch of a repository, without credentials.
+    pub fn new(url: &str) -> Self {
+        Self {
+            name: default_branch(),
+            url: url.to_owned(),
+            branch: default_branch(),
+            path: String::new(),
+            interval: default_interval(),
+            auth: None,
+            ca_file: None,
+            timeout: default_timeout(),
+        }
+    }
+
+    /// Whether URL and credentials go together. Reads no file.
+    pub fn check(&self) -> Result<(), GitError> {
+        transport::prepare(self).map(drop)
+    }
+
     pub fn make_absolute(&mut self, base: &Path) {
         let fix = |path: &mut PathBuf| *path = base.join(&*path);
         self.ca_file.iter_mut().for_each(fix);
@@ -213,7 +241,7 @@ impl GitSource {
         };
         let tip = self.mirror.refname_to_id(REF).map_err(missing)?;
         let fast_forward = match known.map(Oid::from_str) {
-            Some(Ok(known)) => known == tip || self.mirror.graph_descendant_of(tip, known).unwrap_or(false),
+            Some(Ok(known)) => self.grew(&known.to_string(), &tip.to_string()),
             _ => true,
         };
         Ok(Head {
@@ -238,86 +266,62 @@ impl GitSource {
         })
     }
 
-    /// Every file in scope. Links and submodules are problems only where they look like manifests.
+    /// Whether `tip` is `from`, or grew from it.
+    pub fn grew(&self, from: &str, tip: &str) -> bool {
+        let (Ok(from), Ok(tip)) = (Oid::from_str(from), Oid::from_str(tip)) else {
+            return false;
+        };
+        from == tip || self.mirror.graph_descendant_of(tip, from).unwrap_or(false)
+    }
+
+    /// E-mails of everybody who wrote or committed something that `tip` has and `old` has not; always those of the tip.
+    pub fn contributors(&self, old: Option<&str>, tip: &str) -> Result<BTreeSet<String>, GitError> {
+        let failed = |error: git2::Error| GitError::from_git(tip, &error);
+        let tip_id = Oid::from_str(tip).map_err(failed)?;
+        let mut walk = self.mirror.revwalk().map_err(failed)?;
+        walk.push(tip_id).map_err(failed)?;
+        // After a rewrite the mirror may not hold the old commit: then everything is new.
+        if let Some(Ok(old)) = old.map(Oid::from_str)
+            && self.mirror.find_commit(old).is_ok()
+        {
+            walk.hide(old).map_err(failed)?;
+        }
+        let mut emails = BTreeSet::new();
+        for id in std::iter::once(Ok(tip_id)).chain(walk.take(CONTRIBUTING_COMMITS_MAX)) {
+            let commit = self.mirror.find_commit(id.map_err(failed)?).map_err(failed)?;
+            for person in [commit.author(), commit.committer()] {
+                emails.insert(String::from_utf8_lossy(person.email_bytes()).into_owned());
+            }
+        }
+        Ok(emails)
+    }
+
+    /// Every file in scope. What is no plain file that can be read is a problem, whatever its name: who knows what it
+    /// would have said. So is a scope that names nothing.
     pub fn tree(&self, commit: &str) -> Result<Tree, GitError> {
-        let tree = self
+        let root = self
             .commit(commit)?
             .tree()
             .map_err(|error| GitError::from_git(commit, &error))?;
-        let mut found = Tree::default();
-        let scope = self.config.path.trim_matches('/').to_owned();
-        let walked = tree.walk(TreeWalkMode::PreOrder, |directory, entry| {
-            if found.files.len() + found.problems.len() >= FILES_MAX {
-                return TreeWalkResult::Abort;
+        let scope = self.config.path.trim_matches('/');
+        let mut walk = Walk {
+            mirror: &self.mirror,
+            open: Vec::new(),
+            seen: 0,
+            found: Tree::default(),
+        };
+        if scope.is_empty() {
+            walk.open.push((String::new(), root));
+        } else {
+            match root.get_path(Path::new(scope)) {
+                Ok(entry) => walk.entry(scope.to_owned(), &entry),
+                Err(_) => walk.problem(scope, "no-such-path", "repository.path names nothing in this commit"),
             }
-            self.take_entry(&mut found, &scope, directory, entry)
-        });
-        if let Err(error) = walked
-            && error.code() != git2::ErrorCode::User
-        {
-            return Err(GitError::from_git(commit, &error));
         }
-        if found.files.len() + found.problems.len() >= FILES_MAX {
-            let message = format!("the repository has more than {FILES_MAX} files in scope");
-            found.problems.push(holdfast_core::manifest::FileProblem {
-                file: scope,
-                code: "too-many-files",
-                message,
-            });
-        }
+        walk.run();
+        let mut found = walk.found;
+        found.files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
-    }
-
-    fn take_entry(&self, found: &mut Tree, scope: &str, directory: &str, entry: &git2::TreeEntry<'_>) -> TreeWalkResult {
-        let name = String::from_utf8_lossy(entry.name_bytes()).into_owned();
-        let path = format!("{directory}{name}");
-        let inside = scope.is_empty() || path == scope || path.starts_with(&format!("{scope}/"));
-        if entry.kind() == Some(ObjectType::Tree) {
-            let on_the_way = inside || format!("{scope}/").starts_with(&format!("{path}/"));
-            return if on_the_way {
-                TreeWalkResult::Ok
-            } else {
-                TreeWalkResult::Skip
-            };
-        }
-        if !inside {
-            return TreeWalkResult::Ok;
-        }
-        const LINK_MODE: i32 = 0o120_000;
-        let is_manifest = name.ends_with(".yaml") || name.ends_with(".yml");
-        let mut problem = |code, message: &str| {
-            found.problems.push(holdfast_core::manifest::FileProblem {
-                file: path.clone(),
-                code,
-                message: message.into(),
-            })
-        };
-        if std::str::from_utf8(entry.name_bytes()).is_err() {
-            problem("not-utf8", "the file's name is not UTF-8");
-            return TreeWalkResult::Ok;
-        }
-        if entry.filemode() == LINK_MODE {
-            if is_manifest {
-                problem("symlink", "a symbolic link is never followed; commit the file itself");
-            }
-            return TreeWalkResult::Ok;
-        }
-        let Ok(blob) = entry.to_object(&self.mirror).and_then(|object| object.peel_to_blob()) else {
-            return TreeWalkResult::Ok;
-        };
-        if is_manifest && blob.size() > FILE_MAX_BYTES {
-            problem(
-                "file-too-large",
-                &format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", blob.size()),
-            );
-            return TreeWalkResult::Ok;
-        }
-        found.files.push(TreeFile {
-            path,
-            blob: entry.id().to_string(),
-            size_bytes: blob.size(),
-        });
-        TreeWalkResult::Ok
     }
 
     pub fn read(&self, blob: &str) -> Result<Vec<u8>, GitError> {
@@ -332,3 +336,94 @@ impl GitSource {
         Ok(blob.content().to_vec())
     }
 }
+
+/// Goes through a tree without recursion: the repository decides how deep it is.
+struct Walk<'a> {
+    mirror: &'a Repository,
+    open: Vec<(String, git2::Tree<'a>)>,
+    /// Directories count too: few objects can stand for endlessly many of them.
+    seen: usize,
+    found: Tree,
+}
+
+impl Walk<'_> {
+    fn run(&mut self) {
+        while let Some((directory, tree)) = self.open.pop() {
+            for entry in &tree {
+                self.seen += 1;
+                if self.seen > ENTRIES_MAX || self.found.files.len() + self.found.problems.len() >= FILES_MAX {
+                    let message = format!("the repository has more than {FILES_MAX} files or {ENTRIES_MAX} entries in scope");
+                    self.problem(&directory, "too-many-files", &message);
+                    return;
+                }
+                let name = String::from_utf8_lossy(entry.name_bytes());
+                let path = match directory.as_str() {
+                    "" => name.into_owned(),
+                    directory => format!("{directory}/{name}"),
+                };
+                self.entry(path, &entry);
+            }
+        }
+    }
+
+    fn problem(&mut self, file: &str, code: &'static str, message: &str) {
+        self.found.problems.push(holdfast_core::manifest::FileProblem {
+            file: file.to_owned(),
+            code,
+            message: message.to_owned(),
+        });
+    }
+
+    fn entry(&mut self, path: String, entry: &git2::TreeEntry<'_>) {
+        const LINK_MODE: i32 = 0o120_000;
+        if std::str::from_utf8(entry.name_bytes()).is_err() {
+            return self.problem(&path, "not-utf8", "the name is not UTF-8");
+        }
+        if entry.filemode() == LINK_MODE {
+            return self.problem(
+                &path,
+                "symlink",
+                "a symbolic link is never followed; commit the file or directory itself",
+            );
+        }
+        match entry.kind() {
+            Some(ObjectType::Tree) => match self.mirror.find_tree(entry.id()) {
+                Ok(tree) => self.open.push((path, tree)),
+                Err(error) => self.problem(&path, "unreadable", error.message()),
+            },
+            Some(ObjectType::Blob) => match self.mirror.find_blob(entry.id()) {
+                Ok(blob) if blob.size() > FILE_MAX_BYTES && is_manifest(&path) => {
+                    let message = format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", blob.size());
+                    self.problem(&path, "file-too-large", &message);
+                }
+                Ok(blob) => self.found.files.push(TreeFile {
+                    path,
+                    blob: entry.id().to_string(),
+                    size_bytes: blob.size(),
+                }),
+                Err(error) => self.problem(&path, "unreadable", error.message()),
+            },
+            Some(ObjectType::Commit) => self.problem(
+                &path,
+                "submodule",
+                "a submodule is another repository and is never read; commit the files themselves",
+            ),
+            _ => self.problem(&path, "unreadable", "this is no file and no directory"),
+        }
+    }
+}
+
+/// Whether the name is that of a manifest.
+pub fn is_manifest(path: &str) -> bool {
+    path.ends_with(".yaml") || path.ends_with(".yml")
+}
+
+/// How long to wait until the next look: the interval and up to a tenth more, another each time, so that many daemons do
+/// not knock at one server together.
+pub fn poll_wait(interval_ms: Millis) -> Duration {
+    let interval_ms = interval_ms.max(INTERVAL_MIN_MS);
+    Duration::from_millis(interval_ms + fastrand::u64(0..=interval_ms / 10))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

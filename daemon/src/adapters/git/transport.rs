@@ -8,6 +8,7 @@ use git2::transport::Transport;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static REGISTERED: Once = Once::new();
@@ -29,7 +30,9 @@ fn remotes() -> MutexGuard<'static, BTreeMap<String, Entry>> {
 }
 
 /// What libgit2 is given instead of the URL; the URL itself for what it can do alone.
+#[allow(clippy::disallowed_methods, reason = "a fetch's deadline is real time")]
 pub(super) fn prepare(config: &GitConfig) -> Result<Prepared, GitError> {
+    let deadline = Instant::now() + Duration::from_millis(config.timeout.clamp(1_000, 24 * 3_600_000));
     let url = &config.url;
     let invalid = |message: &str| GitError::new(Class::Invalid, format!("{url}: {message}"));
     register();
@@ -58,7 +61,7 @@ pub(super) fn prepare(config: &GitConfig) -> Result<Prepared, GitError> {
                 url: parsed,
                 basic,
                 ca_file: config.ca_file.clone(),
-                timeout_ms: config.timeout,
+                deadline,
             }),
         )
     } else if url.starts_with("ssh://") || is_scp_form(url) {
@@ -74,7 +77,7 @@ pub(super) fn prepare(config: &GitConfig) -> Result<Prepared, GitError> {
             place,
             key_file: key_file.clone(),
             known_hosts_file: known_hosts_file.clone(),
-            timeout_ms: config.timeout,
+            deadline,
         };
         ("holdfast-ssh", Remote::Ssh(settings))
     } else {
@@ -107,6 +110,12 @@ fn id_of(url: &str) -> &str {
         .map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default())
 }
 
+/// What is left of the time for the whole fetch.
+#[allow(clippy::disallowed_methods, reason = "a fetch's deadline is real time")]
+pub(super) fn time_left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 /// Keeps what really went wrong: libgit2 carries only a line of text.
 pub(super) fn failed(url: &str, class: Class, message: String) -> git2::Error {
     if let Some(entry) = remotes().get_mut(id_of(url)) {
@@ -124,7 +133,7 @@ pub(super) fn explain(url: &str) -> Option<GitError> {
     unsafe_code,
     reason = "libgit2's table of transports is not locked; registered once, before any use of the schemes"
 )]
-fn register() {
+pub(super) fn register() {
     REGISTERED.call_once(|| {
         // SAFETY: `register` must not run while another thread uses or changes libgit2's table of transports. The `Once`
         // lets it run in one thread only, and no remote with these schemes exists before it has returned.
