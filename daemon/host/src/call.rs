@@ -27,7 +27,7 @@ const OBSERVE_PAGES_MAX: usize = 1_000;
 /// All pages of one observation, joined; each page alone is under `Limits::crossing_bytes`.
 const OBSERVED_BYTES_MAX: usize = 64 << 20;
 /// Without a call, a guest has nothing to compute.
-const SELF_TEST: Duration = Duration::from_secs(1);
+const SELF_TEST: Duration = Duration::from_secs(3);
 const HANDLES_MAX: usize = 1_000;
 /// What a guest gets where it asks for randomness: the same in every call, so that a call can be replayed.
 const RANDOM_CYCLE: &[u8] = b"holdfast: nothing here is random";
