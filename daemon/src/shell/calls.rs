@@ -593,6 +593,7 @@ pub(super) fn call(world: &World, engine: &Engine, call: Durable<Call>) {
     spawn(super::say::call(&call), async move {
         let slots = slots(&world, &call.target);
         let _slot = slots.acquire().await;
+        tracing::debug!("call begins");
         let (outcome, sent) = match subjects {
             Some(subjects) => perform(&world, &call, &subjects).await,
             None => (Err(fault(FaultClass::Internal, "the generation is not in State")), Vec::new()),
