@@ -22,6 +22,7 @@ pub(in crate::shell) fn call(world: &World, engine: &Engine, call: Durable<Call>
     let task = async move {
         let slots = slots(&world, &call.target);
         let _slot = slots.acquire().await;
+        tracing::debug!("call begins");
         let (outcome, sent) = match subjects {
             Some(subjects) => perform(&world, &call, &subjects).await,
             None => (Err(fault(FaultClass::Internal, "the generation is not in State")), Vec::new()),
