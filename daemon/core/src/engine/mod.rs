@@ -9,7 +9,7 @@ mod events;
 mod revision;
 pub mod subject;
 
-pub use command::{CommandReply, CommandRequest, Refusal, Wish};
+pub use command::{CommandReply, CommandRequest, Person, Refusal, Wish};
 pub use revision::Revision;
 
 use crate::check::check_unit_plan;
