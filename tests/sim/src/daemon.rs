@@ -25,6 +25,8 @@ pub struct Daemon {
     /// Outputs left before a crash in the middle of them.
     pub crash_in: Option<u64>,
     pub power_cut: bool,
+    /// A sync was made to fail: what the system thinks of its pages afterwards is worth nothing.
+    pub sync_failed: bool,
     pub stopped_for_good: bool,
     /// The commit that the Git thread knows, in memory only.
     known: Option<String>,
@@ -67,6 +69,7 @@ impl Daemon {
             base: 0,
             crash_in: None,
             power_cut: false,
+            sync_failed: false,
             stopped_for_good: false,
             known: None,
             looked: false,
@@ -183,6 +186,8 @@ impl Daemon {
                 Ok(committed.size)
             }
             Err(error) if error.is_final() || error.is_disk_full() => Err(Ok(Stopped)),
+            // A disk without power answers nothing, so that a blob looks as if it were not there.
+            Err(_) if ledger.room().is_err() => Err(Ok(Stopped)),
             Err(error) => Err(Err(format!("the ledger refused a batch: {error}"))),
         }
     }
@@ -213,6 +218,7 @@ impl Daemon {
 
     /// SIGKILL, or a power cut that loses what was not synced.
     pub fn die(&mut self, power_cut: Option<u64>) {
+        self.sync_failed = false;
         if let Some(ledger) = self.ledger.take() {
             self.disk = match power_cut {
                 Some(seed) => ledger.disk().crash(seed),

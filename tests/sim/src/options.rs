@@ -33,8 +33,14 @@ pub enum Feature {
     Suspend,
     /// Retry, freeze, thaw, deploy --now, repin.
     Commands,
-    /// A way back must be pullable.
-    WayBack,
+    /// `rollback: manual`.
+    Manual,
+    /// Time-outs are judged by a look that was begun after them, and a stretch of health by one after its end.
+    Punctual,
+    /// A ledger restored from an old copy is found out by what targets have seen.
+    OldCopy,
+    /// After a failed sync the daemon may be started again without the machine.
+    FailedSync,
 }
 
 /// The features whose generators are on. One is added here when the engine has it.

@@ -69,7 +69,7 @@ impl Scenario {
         let mut random = Random::of(seed, "scenario");
         let second = match random.below(100) {
             0..6 => Second::OtherOwner,
-            6..12 => Second::OldCopy,
+            6..12 if has(Feature::OldCopy) => Second::OldCopy,
             12..16 => Second::Twin,
             _ => Second::None,
         };
@@ -283,7 +283,7 @@ fn first_spec(random: &mut Random, places: &BTreeMap<String, Place>, name: &str,
         approval: approved.then_some(approval),
         depends_on: if dependent { before.first().cloned().into_iter().collect() } else { Vec::new() },
         drain_ms: 1_000,
-        rollback: if random.chance(5) { Rollback::Manual } else { Rollback::Automatic },
+        rollback: if random.chance(5) && has(Feature::Manual) { Rollback::Manual } else { Rollback::Automatic },
         standby: if has(Feature::Standby) { standby } else { 0 },
         ..spec
     }

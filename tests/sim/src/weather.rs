@@ -10,8 +10,7 @@ impl World {
         let disk = ledger.disk().clone();
         if self.faults.strikes(Fault::DiskError, 50) {
             disk.fail_sync(1 + self.faults.below(Fault::DiskError, 5));
-            // What the system thinks of its pages after a failed sync is worth nothing: the machine is restarted.
-            self.daemons[daemon].power_cut = true;
+            self.daemons[daemon].sync_failed = true;
             self.tell(|| "a sync will fail".to_owned());
         } else if self.faults.strikes(Fault::DiskFull, 100) {
             let room = self.faults.below(Fault::DiskFull, 20_000);

@@ -3,7 +3,7 @@
 use crate::daemon::{Daemon, Stopped};
 use crate::git::Git;
 use crate::heap::{Event, Heap, Landing};
-use crate::options::{Fault, Faults, Options};
+use crate::options::{Fault, Faults, Feature, Options, has};
 use crate::oracle::{Check, Truth, rest};
 use crate::random::Random;
 use crate::registry::{Quality, Registry};
@@ -525,7 +525,8 @@ impl World {
     fn crash(&mut self, daemon: usize) {
         let seed = self.random.next();
         let one = &mut self.daemons[daemon];
-        let power = one.power_cut.then_some(seed);
+        let restarted = one.power_cut || (one.sync_failed && !has(Feature::FailedSync));
+        let power = restarted.then_some(seed);
         one.die(power);
         self.outcome.crashes += 1;
         self.tell(|| format!("[{daemon}] dies, {}", if power.is_some() { "and the power too" } else { "killed" }));

@@ -1,7 +1,7 @@
 //! Invariant 6: known-bad stays out, and only what is bad gets in there. Invariant 7: "cannot measure" is not "bad".
 
 use super::{Check, Oracle, Truth};
-use crate::options::Fault;
+use crate::options::{Fault, Feature, has};
 use crate::registry::Quality;
 use holdfast_core::entry::*;
 use holdfast_core::ids::ReleaseId;
@@ -18,6 +18,9 @@ const MISLEADING: [Fault; 8] = [
     Fault::JobLost,
     Fault::CallPartial,
 ];
+
+/// Faults that mislead an engine which judges by old looks.
+const LATE: [Fault; 4] = [Fault::Slow, Fault::TargetAway, Fault::CallLate, Fault::CallLost];
 
 impl Oracle {
     pub(super) fn blame(&self, entry: &Entry, batch: &[Entry], truth: &Truth) -> Check {
@@ -87,7 +90,8 @@ impl Oracle {
 
     /// Where nothing misleads, only what is bad is called bad.
     fn deserved(&self, release: &ReleaseId, about: &str, truth: &Truth) -> Check {
-        let misled = MISLEADING.into_iter().any(|fault| truth.faults.has(fault));
+        let late = LATE.into_iter().filter(|_| !has(Feature::Punctual));
+        let misled = MISLEADING.into_iter().chain(late).any(|fault| truth.faults.has(fault));
         let artifact = truth.releases.get(release).and_then(|release| release.artifacts.get("main"));
         let (false, Some(artifact)) = (misled, artifact) else { return Ok(()) };
         match (truth.registry.quality(artifact), about.starts_with("analysis/")) {

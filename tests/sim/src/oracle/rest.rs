@@ -3,6 +3,7 @@
 
 use super::Check;
 use crate::daemon::Daemon;
+use crate::options::{Feature, has};
 use crate::registry::Quality;
 use crate::scenario::Second;
 use crate::world::World;
@@ -62,21 +63,23 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
             None => Ok(()),
         };
     }
+    let waiting = daemon.engine.waiting(id, None);
+    // With the registry gone for good, new bytes come to no target.
+    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin");
     let Some(request) = &workload.request else {
-        return if excused {
+        return if excused || pinning {
             Ok(())
         } else {
-            Err(format!("nothing was ever requested: {:?}", daemon.engine.waiting(id, None)))
+            Err(format!("nothing was ever requested: {waiting:?}"))
         };
     };
     let explained = || match request.state {
         RolloutState::Refused => true,
         RolloutState::Halted if workload.quarantine.contains_key(&request.release) => true,
+        RolloutState::Halted if world.scenario.registry_lost && request.reason == "ImagePull" => true,
         _ => excused,
     };
     if request.id < workload.spec_seq && wants_something_else(world, workload) {
-        let waiting = daemon.engine.waiting(id, None);
-        let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin");
         return if excused || pinning {
             Ok(())
         } else {
@@ -164,7 +167,12 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
         if (one.size > 0) != current {
             return Err(format!("{target}: generation {number} has size {}", one.size));
         }
-        if current && matches!(one.quality, Quality::Unhealthy | Quality::Failing | Quality::NeverReady | Quality::Restarting) {
+        let bad = match one.quality {
+            Quality::Unhealthy | Quality::Failing | Quality::NeverReady => true,
+            Quality::Restarting => has(Feature::Punctual),
+            Quality::Good | Quality::Erring | Quality::JobFails => false,
+        };
+        if current && bad {
             return Err(format!("invariant 3: {target}: a {:?} release serves", one.quality));
         }
     }
