@@ -15,6 +15,8 @@ pub struct Daemon {
     pub owner: String,
     /// None: not running.
     pub ledger: Option<Ledger<SimDisk>>,
+    /// Batches that the writer has not come to: a crash loses them, and nobody was told of them.
+    queue: Vec<Batch>,
     pub disk: SimDisk,
     pub engine: Engine,
     pub oracle: Oracle,
@@ -61,6 +63,7 @@ impl Daemon {
         Self {
             owner: owner.to_owned(),
             ledger: None,
+            queue: Vec::new(),
             disk,
             engine: Engine::new(config(), State::default()),
             oracle: Oracle::default(),
@@ -174,22 +177,32 @@ impl Daemon {
         self.engine.handle(now, input)
     }
 
-    pub fn append(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>, truth: &Truth) -> Result<u64, Result<Stopped, String>> {
-        let Some(ledger) = &mut self.ledger else { return Err(Ok(Stopped)) };
-        let batch = Batch {
+    pub fn queue(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>) {
+        self.oracle.drafted(&entries);
+        self.queue.push(Batch {
             entries,
             blobs: blobs.into_iter().map(|(digest, bytes)| (digest, bytes.into())).collect(),
-        };
-        match ledger.append(&batch) {
-            Ok(committed) => {
-                self.oracle.durable(&batch.entries, truth).map_err(Err)?;
-                Ok(committed.size)
+        });
+    }
+
+    /// Everything queued becomes durable under one sync; gives the log's size.
+    pub fn write(&mut self, truth: &Truth) -> Result<u64, Result<Stopped, String>> {
+        let Some(ledger) = &mut self.ledger else { return Err(Ok(Stopped)) };
+        let batches = std::mem::take(&mut self.queue);
+        let mut size = ledger.size();
+        for (batch, outcome) in batches.iter().zip(ledger.append_group(&batches)) {
+            match outcome {
+                Ok(committed) => {
+                    size = committed.size;
+                    self.oracle.durable(&batch.entries, truth).map_err(Err)?;
+                }
+                Err(error) if error.is_final() || error.is_disk_full() => return Err(Ok(Stopped)),
+                // A disk without power answers nothing, so that a blob looks as if it were not there.
+                Err(_) if ledger.room().is_err() => return Err(Ok(Stopped)),
+                Err(error) => return Err(Err(format!("the ledger refused a batch: {error}"))),
             }
-            Err(error) if error.is_final() || error.is_disk_full() => Err(Ok(Stopped)),
-            // A disk without power answers nothing, so that a blob looks as if it were not there.
-            Err(_) if ledger.room().is_err() => Err(Ok(Stopped)),
-            Err(error) => Err(Err(format!("the ledger refused a batch: {error}"))),
         }
+        Ok(size)
     }
 
     /// Off the acknowledged path: a snapshot or the head. False: the disk failed, and the daemon has to stop.
@@ -219,6 +232,7 @@ impl Daemon {
     /// SIGKILL, or a power cut that loses what was not synced.
     pub fn die(&mut self, power_cut: Option<u64>) {
         self.sync_failed = false;
+        self.queue.clear();
         if let Some(ledger) = self.ledger.take() {
             self.disk = match power_cut {
                 Some(seed) => ledger.disk().crash(seed),

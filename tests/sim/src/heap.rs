@@ -10,6 +10,8 @@ pub enum Event {
     Land(Landing),
     /// The target is read now; the page travels on.
     Read { daemon: usize, life: u64, target: String, begun: u64 },
+    /// A daemon's writer gets to what was queued.
+    Write { daemon: usize, life: u64 },
     /// A daemon looks at Git.
     Fetch { daemon: usize, life: u64 },
     Commit,
@@ -46,6 +48,21 @@ impl Heap {
 
     pub fn next_time(&self) -> Option<u64> {
         self.events.first_key_value().map(|((t, _), _)| *t)
+    }
+
+    /// Effects on their way land sooner where `cut` says so.
+    pub fn hasten(&mut self, by: u64, cut: impl Fn(&Landing) -> bool) {
+        let late: Vec<(u64, u64)> = self
+            .events
+            .range((by, 0)..)
+            .filter(|(_, event)| matches!(event, Event::Land(landing) if cut(landing)))
+            .map(|(at, _)| *at)
+            .collect();
+        for at in late {
+            if let Some(event) = self.events.remove(&at) {
+                self.push(by, event);
+            }
+        }
     }
 
     pub fn pop(&mut self) -> Option<(u64, Event)> {

@@ -4,12 +4,14 @@ use holdfast_sim::options::FAULTS_MS;
 use holdfast_sim::{Fault, Options, run, run_many, shrink};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: holdfast-sim --seeds N [--from M] [--threads N] | --seed N [--off CLASS,...] [--until MS] [--loud]";
+const USAGE: &str = "usage: holdfast-sim --seeds N [--from M] [--threads N] [--first] | --seed N [--off CLASS,...] [--until MS] [--loud]";
 
 struct Arguments {
     seeds: u64,
     from: u64,
     threads: usize,
+    /// Stop at the first failure, and say how many seeds it took.
+    first: bool,
     one: Option<Options>,
 }
 
@@ -18,6 +20,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         seeds: 500,
         from: 0,
         threads: 2,
+        first: false,
         one: None,
     };
     let mut options = Options::new(0);
@@ -30,6 +33,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--from" => arguments.from = number(value()?)?,
             "--threads" => arguments.threads = number(value()?)? as usize,
             "--seed" => (options.seed, single) = (number(value()?)?, true),
+            "--first" => arguments.first = true,
             "--until" => options.faults_ms = number(value()?)?.min(FAULTS_MS),
             "--loud" => options.loud = true,
             "--off" => {
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
     };
     match arguments.one {
         Some(options) => replay(&options),
+        None if arguments.first => first(arguments.from, arguments.seeds, arguments.threads),
         None => many(arguments.from, arguments.seeds, arguments.threads),
     }
 }
@@ -75,6 +80,19 @@ fn replay(options: &Options) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn first(from: u64, seeds: u64, threads: usize) -> ExitCode {
+    let portion = threads.max(1) as u64 * 2;
+    for at in (0..seeds).step_by(portion as usize) {
+        let (_, failures) = run_many(from + at..from + (at + portion).min(seeds), threads);
+        if let Some((seed, error)) = failures.first() {
+            println!("{} seeds: {error}", seed - from + 1);
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("{seeds} seeds hold");
+    ExitCode::SUCCESS
 }
 
 fn many(from: u64, seeds: u64, threads: usize) -> ExitCode {

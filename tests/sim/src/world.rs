@@ -24,6 +24,8 @@ const REST_MS: u64 = 2_400_000;
 /// What was under way when the faults stopped has landed by then.
 const ECHO_MS: u64 = 100_000;
 const STEPS_MAX: usize = 120_000;
+/// So long after a daemon's death something that it sent may still land on a target without fences.
+const CUT_MS: u64 = 200;
 const HELP_EVERY_MS: u64 = 15_000;
 const REST_LOOK_MS: u64 = 2_000;
 const OWNER: &str = "simowner";
@@ -264,6 +266,11 @@ impl World {
                 }
             }
             Event::Land(landing) => return self.land(landing),
+            Event::Write { daemon, life } => {
+                if self.lives(daemon, life) {
+                    return self.write(daemon);
+                }
+            }
             Event::Fetch { daemon, life } => {
                 if self.lives(daemon, life) && self.now >= self.git.away_until {
                     let revision = self.daemons[daemon].fetch(&self.git);
@@ -340,25 +347,9 @@ impl World {
                     }
                 }
                 self.count(&entries);
-                let truth = truth(&self.git, &self.registry, &self.releases, &self.faults);
-                match self.daemons[daemon].append(entries, blobs, &truth) {
-                    Ok(size) => {
-                        let life = self.daemons[daemon].life;
-                        let input = Box::new(Input::Durable { size });
-                        let at = self.now + self.random.below(3);
-                        self.heap.push(at, Event::Deliver { daemon, life, input });
-                        let (tidy, snapshot) = (self.random.chance(15), self.random.chance(30));
-                        if tidy && !self.daemons[daemon].tidy(snapshot) {
-                            self.stop_by_disk(daemon);
-                            return Ok(false);
-                        }
-                    }
-                    Err(Ok(Stopped)) => {
-                        self.stop_by_disk(daemon);
-                        return Ok(false);
-                    }
-                    Err(Err(violation)) => return Err(violation),
-                }
+                self.daemons[daemon].queue(entries, blobs);
+                let (at, life) = (self.now + self.random.below(4), self.daemons[daemon].life);
+                self.heap.push(at, Event::Write { daemon, life });
             }
             Output::Call(call) => {
                 let call = call.into_inner();
@@ -379,6 +370,29 @@ impl World {
             }
         }
         Ok(true)
+    }
+
+    /// The writer makes durable what is queued, and says so; or the disk does not let it, and the daemon stops.
+    fn write(&mut self, daemon: usize) -> Check {
+        let truth = truth(&self.git, &self.registry, &self.releases, &self.faults);
+        match self.daemons[daemon].write(&truth) {
+            Ok(size) => {
+                let life = self.daemons[daemon].life;
+                let input = Box::new(Input::Durable { size });
+                let at = self.now + self.random.below(3);
+                self.heap.push(at, Event::Deliver { daemon, life, input });
+                let (tidy, snapshot) = (self.random.chance(15), self.random.chance(30));
+                if tidy && !self.daemons[daemon].tidy(snapshot) {
+                    self.stop_by_disk(daemon);
+                }
+                Ok(())
+            }
+            Err(Ok(Stopped)) => {
+                self.stop_by_disk(daemon);
+                Ok(())
+            }
+            Err(Err(violation)) => Err(violation),
+        }
     }
 
     fn count(&mut self, entries: &[holdfast_core::entry::Entry]) {
@@ -531,7 +545,11 @@ impl World {
         self.outcome.crashes += 1;
         self.tell(|| format!("[{daemon}] dies, {}", if power.is_some() { "and the power too" } else { "killed" }));
         if !self.daemons[daemon].stopped_for_good {
-            let down = 1 + self.random.below(20_000);
+            // Where nothing fences, the connections of the dead are cut before it lives again.
+            let sites = &self.sites;
+            let cut = |landing: &Landing| landing.daemon == daemon && !sites[&landing.call.target].abilities.guarded;
+            self.heap.hasten(self.now + CUT_MS, cut);
+            let down = CUT_MS + 1 + self.random.below(20_000);
             self.heap.push(self.now + down, Event::Start { daemon });
         }
     }
@@ -585,9 +603,12 @@ impl World {
 
     fn finish(mut self) -> Result<Outcome, String> {
         for daemon in &mut self.daemons {
+            let truth = truth(&self.git, &self.registry, &self.releases, &self.faults);
+            if daemon.runs() && daemon.write(&truth).is_err() {
+                return Err("memory: the last batch cannot be written".into());
+            }
             daemon.oracle.check_state(daemon.engine.state())?;
             daemon.close();
-            let truth = truth(&self.git, &self.registry, &self.releases, &self.faults);
             if !daemon.stopped_for_good && daemon.open(self.now, &truth)?.is_none() {
                 return Err("memory: the ledger cannot be opened after the run".into());
             }

@@ -30,7 +30,7 @@ impl Oracle {
                         verb.name()
                     ));
                 }
-                let Some(seen) = self.seen.get(target) else { return Ok(()) };
+                let Some(seen) = self.decided_on.get(&entry.seq) else { return Ok(()) };
                 let looked = !matches!(intent.verb, Verb::Launch { .. } | Verb::Run { .. });
                 let last = unit.map_or(0, |unit| unit.last_result);
                 if looked && last > 0 && seen.begun <= last {
@@ -40,7 +40,7 @@ impl Oracle {
                         seen.begun
                     ));
                 }
-                if seen.slices.get(id).is_some_and(|slice| *slice != intent.observed) {
+                if seen.slice.as_ref().is_some_and(|slice| *slice != intent.observed) {
                     return Err("invariant 10: the intent does not carry the hash of what was observed".into());
                 }
                 Ok(())

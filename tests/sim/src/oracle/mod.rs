@@ -17,7 +17,7 @@ use crate::registry::Registry;
 use facts::Facts;
 use holdfast_core::engine::{Call, CommandReply};
 use holdfast_core::entry::{Body, Entry};
-use holdfast_core::ids::{Digest, ReleaseId, WorkloadId};
+use holdfast_core::ids::{Digest, ReleaseId, Seq, WorkloadId};
 use holdfast_core::release::Release;
 use holdfast_core::state::State;
 use holdfast_core::target::Page;
@@ -48,6 +48,14 @@ pub struct Oracle {
     pub log: Vec<Entry>,
     pub(crate) facts: Facts,
     pub(crate) seen: BTreeMap<String, Seen>,
+    /// By intent: what had been observed when it was drafted.
+    pub(crate) decided_on: BTreeMap<Seq, Decided>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Decided {
+    pub begun: u64,
+    pub slice: Option<Digest>,
 }
 
 impl Oracle {
@@ -64,10 +72,25 @@ impl Oracle {
             self.blame(entry, batch, truth).map_err(place)?;
             self.pace(entry).map_err(place)?;
             self.absence(entry, truth).map_err(place)?;
+            self.decided_on.remove(&entry.seq);
             self.facts.fold(entry);
             self.log.push(entry.clone());
         }
         Ok(())
+    }
+
+    /// Entries as the engine puts them out, before they are durable.
+    pub fn drafted(&mut self, batch: &[Entry]) {
+        for entry in batch {
+            let (Body::Intent(_), Some(target)) = (&entry.body, &entry.on.target) else {
+                continue;
+            };
+            if let Some(seen) = self.seen.get(target) {
+                let slice = entry.on.workload.as_ref().and_then(|id| seen.slices.get(id).cloned());
+                let begun = seen.begun;
+                self.decided_on.insert(entry.seq, Decided { begun, slice });
+            }
+        }
     }
 
     pub fn observed(&mut self, target: &str, begun: u64, page: &Page, state: &State) {
@@ -79,6 +102,7 @@ impl Oracle {
     /// A daemon that starts knows nothing of the world.
     pub fn forget_observations(&mut self) {
         self.seen.clear();
+        self.decided_on.clear();
     }
 
     /// The release that a call is about.

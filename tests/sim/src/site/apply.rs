@@ -1,6 +1,7 @@
 //! The verbs. Each lands whole, or as far as a fault lets it.
 
 use super::{Generation, Site};
+use crate::options::{Feature, has};
 use crate::registry::Quality;
 use crate::scenario::Fencing;
 use holdfast_core::engine::Call;
@@ -75,6 +76,10 @@ impl Site {
         self.effects += 1;
         if let Some(held) = self.held.get_mut(&workload) {
             held.fence = held.fence.max(call.fence);
+            if held.generations.is_empty() && has(Feature::Drift) {
+                // The objects that carried the fence are gone, and it with them.
+                (held.fence, held.highest_number) = (0, 0);
+            }
         }
         Ok(done)
     }
