@@ -19,6 +19,9 @@ pub struct Site {
     pub addresses: Addresses,
     pub client: Client,
     pub digests: BTreeMap<&'static str, String>,
+    /// Arguments beyond those that every site has.
+    more: Vec<String>,
+    pub scheme: &'static str,
 }
 
 /// Polls until something is there; a test that waits in vain fails.

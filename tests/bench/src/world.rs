@@ -452,6 +452,9 @@ pub fn answer(ask: Ask, sites: &Sites) -> Option<Input> {
         }
         Ask::Check {
             workload, target, key, ..
+        }
+        | Ask::CheckRelease {
+            workload, target, key, ..
         } => Input::Checked {
             workload,
             target,

@@ -6,6 +6,7 @@ use crate::options::Fault as Trouble;
 use crate::registry::Quality;
 use crate::world::World;
 use holdfast_core::engine::Input;
+use holdfast_core::ids::{Digest, WorkloadId};
 use holdfast_core::plan::Ask;
 use holdfast_core::target::{Change, Excerpt, Fault, FaultClass, GenPhase, Page, Report};
 
@@ -21,6 +22,19 @@ impl World {
     pub(crate) fn is_away(&self, target: &str) -> bool {
         let lost = !self.faults.on && self.scenario.places[target].lost_for_good;
         lost || self.now < self.sites[target].away_until
+    }
+
+    fn checked(&self, workload: WorkloadId, target: String, key: Digest) -> Input {
+        let abilities = self.scenario.places[&target].abilities.clone();
+        Input::Checked {
+            workload,
+            target,
+            key,
+            outcome: Ok(Report {
+                problems: Vec::new(),
+                abilities,
+            }),
+        }
     }
 
     pub(crate) fn ask(&mut self, daemon: usize, ask: Ask) {
@@ -54,17 +68,11 @@ impl World {
                 ..
             } => {
                 self.releases.insert(release.id(), release);
-                let abilities = self.scenario.places[&target].abilities.clone();
-                Input::Checked {
-                    workload,
-                    target,
-                    key,
-                    outcome: Ok(Report {
-                        problems: Vec::new(),
-                        abilities,
-                    }),
-                }
+                self.checked(workload, target, key)
             }
+            Ask::CheckRelease {
+                workload, target, key, ..
+            } => self.checked(workload, target, key),
             Ask::Probe {
                 workload,
                 target,
@@ -86,7 +94,7 @@ impl World {
                     workload,
                     target,
                     generation,
-                    answered: failure != Some("connection refused"),
+                    asked: true,
                     failure: failure.map(str::to_owned),
                 }
             }
