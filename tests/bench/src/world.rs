@@ -169,6 +169,8 @@ impl Scribe {
             message: String::new(),
             sources: [("main".to_owned(), format!("r.example.com/app-{n}"))].into(),
             artifacts: [("main".to_owned(), digest.clone())].into(),
+            before: Vec::new(),
+            after: Vec::new(),
         };
         let begun = self.write(on.clone(), vec![request, pin], Body::Rollout(change(RolloutState::Rolling)));
         for at in on_targets {
