@@ -258,16 +258,40 @@ impl Scribe {
             let old = old.map(|old| share(old, FULL_SHARE - live));
             old.into_iter().chain([share(generation, live)]).collect::<Vec<_>>()
         };
-        verb(self, Verb::Route { shares: shares(1_000), lead: old.unwrap_or(generation) });
-        verb(self, Verb::Route { shares: shares(FULL_SHARE), lead: generation });
+        verb(
+            self,
+            Verb::Route {
+                shares: shares(1_000),
+                lead: old.unwrap_or(generation),
+            },
+        );
+        verb(
+            self,
+            Verb::Route {
+                shares: shares(FULL_SHARE),
+                lead: generation,
+            },
+        );
         if let Some(old) = old {
-            verb(self, Verb::Retire { generation: old, last: false });
+            verb(
+                self,
+                Verb::Retire {
+                    generation: old,
+                    last: false,
+                },
+            );
         }
         let on = On {
             attempt: Some(attempt),
             ..on
         };
-        for to in [PhaseName::Launching, PhaseName::Proving, PhaseName::Shifting, PhaseName::Baking, PhaseName::Retiring] {
+        for to in [
+            PhaseName::Launching,
+            PhaseName::Proving,
+            PhaseName::Shifting,
+            PhaseName::Baking,
+            PhaseName::Retiring,
+        ] {
             self.write(on.clone(), vec![attempt], phase(to));
         }
         let verdict = Verdict {
@@ -413,7 +437,14 @@ impl Sites {
         let routes = site.iter().map(|(workload, held)| RouteState {
             workload: workload.clone(),
             fence: held.fence,
-            shares: held.shares.iter().map(|(number, live)| Share { number: *number, live: *live }).collect(),
+            shares: held
+                .shares
+                .iter()
+                .map(|(number, live)| Share {
+                    number: *number,
+                    live: *live,
+                })
+                .collect(),
             settled: true,
             fingerprint: String::new(),
         });
@@ -438,7 +469,12 @@ pub fn answer(ask: Ask, sites: &Sites) -> Option<Input> {
         },
         Ask::Pin { workload, reference } => {
             let name = workload.name().trim_start_matches("app-").parse().unwrap_or(0);
-            let version = reference.split('.').rev().nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0);
+            let version = reference
+                .split('.')
+                .rev()
+                .nth(1)
+                .and_then(|minor| minor.parse().ok())
+                .unwrap_or(0);
             Input::Pinned {
                 workload,
                 outcome: Ok(Resolved {

@@ -187,7 +187,9 @@ impl Daemon {
 
     /// Everything queued becomes durable under one sync; gives the log's size.
     pub fn write(&mut self, truth: &Truth) -> Result<u64, Result<Stopped, String>> {
-        let Some(ledger) = &mut self.ledger else { return Err(Ok(Stopped)) };
+        let Some(ledger) = &mut self.ledger else {
+            return Err(Ok(Stopped));
+        };
         let batches = std::mem::take(&mut self.queue);
         let mut size = ledger.size();
         for (batch, outcome) in batches.iter().zip(ledger.append_group(&batches)) {

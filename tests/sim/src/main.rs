@@ -4,7 +4,8 @@ use holdfast_sim::options::FAULTS_MS;
 use holdfast_sim::{Fault, Options, run, run_many, shrink};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: holdfast-sim --seeds N [--from M] [--threads N] [--first] | --seed N [--off CLASS,...] [--until MS] [--loud]";
+const USAGE: &str =
+    "usage: holdfast-sim --seeds N [--from M] [--threads N] [--first] | --seed N [--off CLASS,...] [--until MS] [--loud]";
 
 struct Arguments {
     seeds: u64,
@@ -117,5 +118,9 @@ fn many(from: u64, seeds: u64, threads: usize) -> ExitCode {
     {
         println!("shrunk: {}: {error}", shrink::command(&options));
     }
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

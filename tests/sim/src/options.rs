@@ -200,7 +200,9 @@ impl Faults {
     /// Whether the class strikes here and now.
     pub fn strikes(&mut self, fault: Fault, percent: u64) -> bool {
         let on = self.on;
-        self.enabled.get_mut(&fault).is_some_and(|random| random.chance(percent) && on)
+        self.enabled
+            .get_mut(&fault)
+            .is_some_and(|random| random.chance(percent) && on)
     }
 
     /// Numbers for a fault that struck.

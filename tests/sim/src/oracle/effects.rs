@@ -10,7 +10,11 @@ use holdfast_core::target::{Page, Verb};
 
 /// What an observation says of one workload, hashed as an intent hashes it.
 pub fn slice(page: &Page, id: &WorkloadId) -> Digest {
-    let generations: Vec<_> = page.generations.iter().filter(|state| state.workload == id.as_str()).collect();
+    let generations: Vec<_> = page
+        .generations
+        .iter()
+        .filter(|state| state.workload == id.as_str())
+        .collect();
     let routes: Vec<_> = page.routes.iter().filter(|route| route.workload == id.as_str()).collect();
     Digest::of(&serde_json::to_vec(&(generations, routes)).unwrap_or_default())
 }
@@ -30,7 +34,9 @@ impl Oracle {
                         verb.name()
                     ));
                 }
-                let Some(seen) = self.decided_on.get(&entry.seq) else { return Ok(()) };
+                let Some(seen) = self.decided_on.get(&entry.seq) else {
+                    return Ok(());
+                };
                 let looked = !matches!(intent.verb, Verb::Launch { .. } | Verb::Run { .. });
                 let last = unit.map_or(0, |unit| unit.last_result);
                 if looked && last > 0 && seen.begun <= last {
@@ -47,7 +53,10 @@ impl Oracle {
             }
             Body::Result(outcome) => match unit.and_then(|unit| unit.open.as_ref()) {
                 Some((open, _)) if *open == outcome.intent => Ok(()),
-                _ => Err(format!("invariant 4: a result of intent {}, which is not open", outcome.intent)),
+                _ => Err(format!(
+                    "invariant 4: a result of intent {}, which is not open",
+                    outcome.intent
+                )),
             },
             _ => Ok(()),
         }
@@ -64,7 +73,10 @@ impl Oracle {
         if intent.verb != call.verb || call.fence != fence(1, call.intent) {
             return Err("invariant 4: the call or its fence is not what its intent says".into());
         }
-        let open = self.facts.unit(&call.workload, &call.target).and_then(|unit| unit.open.as_ref());
+        let open = self
+            .facts
+            .unit(&call.workload, &call.target)
+            .and_then(|unit| unit.open.as_ref());
         match open {
             Some((open, _)) if *open == call.intent => Ok(()),
             _ => Err(format!("invariant 4: a call for intent {}, which is closed", call.intent)),
@@ -86,7 +98,10 @@ impl Oracle {
                 return Err(format!("section 9: {} belongs to {owner} and is touched", call.target));
             }
             Some(TargetChange::Ahead { fence }) => {
-                return Err(format!("section 7: {} has seen fence {fence}, above our head, and is touched", call.target));
+                return Err(format!(
+                    "section 7: {} has seen fence {fence}, above our head, and is touched",
+                    call.target
+                ));
             }
             _ => {}
         }

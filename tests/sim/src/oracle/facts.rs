@@ -196,7 +196,10 @@ impl WorkloadFacts {
                 step,
                 approver,
             } => {
-                let meant = self.request.as_mut().filter(|request| request.id == *rollout && request.release == *release);
+                let meant = self
+                    .request
+                    .as_mut()
+                    .filter(|request| request.id == *rollout && request.release == *release);
                 if let Some(request) = meant {
                     request.approvals.entry(*step).or_default().insert(approver.clone());
                 }
@@ -261,7 +264,15 @@ impl WorkloadFacts {
     fn fold_job(&mut self, entry: &Entry, target: &str) {
         let Some(unit) = self.units.get(target) else { return };
         if let Body::Result(outcome) = &entry.body
-            && let Some((seq, Verb::Run { generation, job, hook, scope })) = &unit.open
+            && let Some((
+                seq,
+                Verb::Run {
+                    generation,
+                    job,
+                    hook,
+                    scope,
+                },
+            )) = &unit.open
             && *seq == outcome.intent
             && outcome.class.is_none()
             && let Some(generation) = unit.generations.get(generation)

@@ -94,7 +94,10 @@ impl Oracle {
     }
 
     pub fn observed(&mut self, target: &str, begun: u64, page: &Page, state: &State) {
-        let placed = state.workloads.iter().filter(|(_, workload)| workload.units.contains_key(target));
+        let placed = state
+            .workloads
+            .iter()
+            .filter(|(_, workload)| workload.units.contains_key(target));
         let slices = placed.map(|(id, _)| (id.clone(), effects::slice(page, id))).collect();
         self.seen.insert(target.to_owned(), Seen { begun, slices });
     }

@@ -14,7 +14,9 @@ impl Oracle {
         let (Some(id), Some(target)) = (&entry.on.workload, &entry.on.target) else {
             return Ok(());
         };
-        let Some(workload) = self.facts.workloads.get(id) else { return Ok(()) };
+        let Some(workload) = self.facts.workloads.get(id) else {
+            return Ok(());
+        };
         let attempt = workload.units.get(target).and_then(|unit| unit.attempt.as_ref());
         match &entry.body {
             Body::Attempt(AttemptChange::Began { heal, .. }) => {
@@ -38,12 +40,18 @@ impl Oracle {
             Body::Intent(intent) => match (&intent.verb, attempt) {
                 (Verb::Launch { .. }, Some(attempt)) => jobs_done(workload, attempt, target, Hook::Before),
                 (Verb::Route { shares, .. }, Some(attempt)) => {
-                    let live = shares.iter().find(|share| share.number == attempt.generation).map_or(0, |share| share.live);
+                    let live = shares
+                        .iter()
+                        .find(|share| share.number == attempt.generation)
+                        .map_or(0, |share| share.live);
                     let steps = workload.spec.as_ref().map_or(&[][..], |spec| spec.strategy.steps());
                     // A weight that an amended manifest does not name any more has no hold.
                     let waits = steps.iter().any(|step| step.weight == attempt.weight) && !is_way_back(workload, attempt);
                     if live > attempt.weight && waits && attempt.passed != Some(attempt.weight) {
-                        return Err(format!("section 4: weight rises from {} to {live} before the step has passed", attempt.weight));
+                        return Err(format!(
+                            "section 4: weight rises from {} to {live} before the step has passed",
+                            attempt.weight
+                        ));
                     }
                     approved(workload, attempt, live)
                 }
@@ -54,11 +62,18 @@ impl Oracle {
     }
 
     fn heals(&self, workload: &WorkloadFacts, target: &str, t: u64) -> Check {
-        let Some(unit) = workload.units.get(target) else { return Ok(()) };
+        let Some(unit) = workload.units.get(target) else {
+            return Ok(());
+        };
         let allowed = self.facts.heals_allowed;
-        let within = unit.heals.iter().filter(|healed| **healed + HOUR_MS > t && **healed >= allowed);
+        let within = unit
+            .heals
+            .iter()
+            .filter(|healed| **healed + HOUR_MS > t && **healed >= allowed);
         if within.count() >= HEALS_PER_HOUR {
-            return Err(format!("invariant 11: {target} is healed more than {HEALS_PER_HOUR} times an hour"));
+            return Err(format!(
+                "invariant 11: {target} is healed more than {HEALS_PER_HOUR} times an hour"
+            ));
         }
         Ok(())
     }
@@ -89,23 +104,31 @@ impl Oracle {
     fn dependencies(&self, id: &WorkloadId, workload: &WorkloadFacts) -> Check {
         let Some(spec) = &workload.spec else { return Ok(()) };
         for name in &spec.depends_on {
-            let other = WorkloadId::new("main", name).ok().and_then(|other| self.facts.workloads.get(&other));
+            let other = WorkloadId::new("main", name)
+                .ok()
+                .and_then(|other| self.facts.workloads.get(&other));
             if other.is_none_or(|other| other.proven.is_empty()) {
-                return Err(format!("section 5: {id} begins before {name}, which it depends on, was ever proven"));
+                return Err(format!(
+                    "section 5: {id} begins before {name}, which it depends on, was ever proven"
+                ));
             }
         }
         Ok(())
     }
 
     fn baked(&self, workload: &WorkloadFacts, target: &str, t: u64) -> Check {
-        let Some(unit) = workload.units.get(target) else { return Ok(()) };
+        let Some(unit) = workload.units.get(target) else {
+            return Ok(());
+        };
         let (Some(spec), Some(attempt)) = (&workload.spec, &unit.attempt) else {
             return Ok(());
         };
         jobs_done(workload, attempt, target, Hook::After)?;
         let until = unit.phase_t + spec.strategy.bake_ms();
         if unit.phase == Some(PhaseName::Baking) && t < until && !skips(workload, attempt) {
-            return Err(format!("section 4: it retires the old one at {t}; it should bake until {until}"));
+            return Err(format!(
+                "section 4: it retires the old one at {t}; it should bake until {until}"
+            ));
         }
         Ok(())
     }
@@ -125,7 +148,9 @@ fn held_long_enough(workload: &WorkloadFacts, attempt: &AttemptFacts, weight: u3
     let step = spec.strategy.steps().iter().find(|step| step.weight == weight);
     let until = attempt.reached.1 + step.map_or(0, |step| step.hold_ms);
     if t < until && !skips(workload, attempt) {
-        return Err(format!("section 4: the hold at {weight} is over at {until} and was left at {t}"));
+        return Err(format!(
+            "section 4: the hold at {weight} is over at {until} and was left at {t}"
+        ));
     }
     Ok(())
 }
@@ -140,7 +165,11 @@ fn approved(workload: &WorkloadFacts, attempt: &AttemptFacts, live: u32) -> Chec
     if request.release != attempt.release || workload.advanced > attempt.seq {
         return Ok(());
     }
-    for step in approval.before.iter().filter(|step| **step <= live && **step > attempt.weight) {
+    for step in approval
+        .before
+        .iter()
+        .filter(|step| **step <= live && **step > attempt.weight)
+    {
         let yes = request.approvals.get(step).map_or(0, |people| people.len());
         if (yes as u32) < approval.count {
             return Err(format!(
