@@ -3,20 +3,34 @@
 
 use super::{Check, Oracle};
 use crate::site::Site;
+use holdfast_core::config::EngineConfig;
 use holdfast_core::engine::Call;
 use holdfast_core::entry::*;
-use holdfast_core::ids::{Digest, WorkloadId, fence};
-use holdfast_core::target::{Page, Verb};
+use holdfast_core::ids::{Digest, fence};
+use holdfast_core::plan::unit::Inputs;
+use holdfast_core::state::State;
+use holdfast_core::target::Verb;
 
-/// What an observation says of one workload, hashed as an intent hashes it.
-pub fn slice(page: &Page, id: &WorkloadId) -> Digest {
-    let generations: Vec<_> = page
-        .generations
+/// Invariant 10: the inputs that an intent names, planned again on the State before it, give the same verb.
+pub fn replay(state: &State, config: &EngineConfig, entry: &Entry, blobs: &[(Digest, Vec<u8>)]) -> Check {
+    let (Body::Intent(intent), Some(id), Some(target)) = (&entry.body, &entry.on.workload, &entry.on.target) else {
+        return Ok(());
+    };
+    let (_, bytes) = blobs
         .iter()
-        .filter(|state| state.workload == id.as_str())
-        .collect();
-    let routes: Vec<_> = page.routes.iter().filter(|route| route.workload == id.as_str()).collect();
-    Digest::of(&serde_json::to_vec(&(generations, routes)).unwrap_or_default())
+        .find(|(digest, bytes)| *digest == intent.observed && Digest::of(bytes) == *digest)
+        .ok_or("invariant 10: the inputs of an intent are not written down with it")?;
+    let inputs: Inputs =
+        serde_json::from_slice(bytes).map_err(|error| format!("invariant 10: the inputs cannot be read: {error}"))?;
+    let verb = inputs.replay(state, config, id, target).and_then(|plan| plan.verb);
+    if verb.as_ref() == Some(&intent.verb) {
+        Ok(())
+    } else {
+        Err(format!(
+            "invariant 10: the intent was {:?}, and its inputs give {verb:?}",
+            intent.verb
+        ))
+    }
 }
 
 impl Oracle {
@@ -45,9 +59,6 @@ impl Oracle {
                         intent.verb.name(),
                         seen.begun
                     ));
-                }
-                if seen.slice.as_ref().is_some_and(|slice| *slice != intent.observed) {
-                    return Err("invariant 10: the intent does not carry the hash of what was observed".into());
                 }
                 Ok(())
             }

@@ -135,7 +135,7 @@ impl Oracle {
 }
 
 fn is_way_back(workload: &WorkloadFacts, attempt: &AttemptFacts) -> bool {
-    attempt.old.is_none() || attempt.heal || workload.proven.contains(&attempt.release)
+    attempt.old.is_none() || attempt.heal || unit.has_proven(&attempt.release, &attempt.captured)
 }
 
 /// The first generation, a heal and a proven release wait for nothing but health; a person may say so too.

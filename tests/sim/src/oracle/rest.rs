@@ -65,13 +65,19 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
             .filter(|(_, unit)| unit.phase != PhaseName::Absent)
             .find(|(target, _)| !is_excused(world, daemon, target))
         {
-            Some((target, unit)) => Err(format!("it is placed nowhere, and {:?} on {target}", unit.phase)),
+            Some((target, unit)) => Err(format!(
+                "it is placed nowhere, and {:?} on {target}, waiting on {:?}",
+                unit.phase,
+                daemon.engine.waiting(id, Some(target))
+            )),
             None => Ok(()),
         };
     }
     let waiting = daemon.engine.waiting(id, None);
     // With the registry gone for good, new bytes come to no target.
-    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin");
+    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin")
+        // Held, with the reason: what it replaces could not be pulled again.
+        || waiting.is_some_and(|waiting| waiting.on == "way-back");
     let Some(request) = &workload.request else {
         return if excused || pinning {
             Ok(())
@@ -105,7 +111,11 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
         for target in &placed {
             let unit = workload.units.get(target);
             let runs = unit.and_then(|unit| unit.generations.get(&unit.current?));
-            if runs.is_none_or(|generation| generation.release != request.release) {
+            // A laggard that could not catch up waits for a person, and says why.
+            let tried = unit.and_then(|unit| unit.last.as_ref()).is_some_and(|last| {
+                last.request == request.id && matches!(last.outcome, AttemptOutcome::Bad | AttemptOutcome::CouldNotTry)
+            });
+            if !tried && runs.is_none_or(|generation| generation.release != request.release) {
                 return Err(format!("{target} does not run the release that succeeded"));
             }
         }
