@@ -247,8 +247,8 @@ impl World {
                     self.happen(event)?;
                 }
                 None if self.faults.on => self.now = self.options.faults_ms,
-                // Nobody waits for anything: time alone goes on.
-                None => self.now += 60_000,
+                // Nobody wants to be woken: people still look.
+                None => self.now += HELP_EVERY_MS,
             }
         }
         if let Some(violation) = self.violation.take() {

@@ -91,7 +91,12 @@ pub(super) fn heal(c: &UnitContext) -> UnitPlan {
         Some(verb) => c.act(verb),
         None => UnitPlan {
             look_at: Some(c.looked_t() + IDLE_LOOK_MS),
-            ..c.wait("drift", format!("{} is there, and nobody here made it", found.seen), c.unit.phase_t, None)
+            ..c.wait(
+                "drift",
+                format!("{} is there, and nobody here made it", found.seen),
+                c.unit.phase_t,
+                None,
+            )
         },
     }
 }
