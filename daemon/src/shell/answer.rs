@@ -207,8 +207,6 @@ mod tests {
             before: Default::default(),
             after: Default::default(),
             images: [("main".to_owned(), blob.clone()), ("side".to_owned(), other_blob)].into(),
-            before: Vec::new(),
-            after: Vec::new(),
         };
         workload.releases.insert(ReleaseId::of(b"release"), release);
         let expected = BTreeSet::from([Digest::of(b"pinned"), Digest::of(b"released")]);

@@ -68,7 +68,12 @@ pub fn plan() {
             wall_ms: 0,
         };
         let (outputs, took) = timed(|| engine.handle(now, Input::Revision(Box::new(wanted))));
-        say(&format!("  {workloads:6} workloads: handle(revision)"), took, "ms", Some(PLAN_MS));
+        say(
+            &format!("  {workloads:6} workloads: handle(revision)"),
+            took,
+            "ms",
+            Some(PLAN_MS),
+        );
         let mut steps = 0.0;
         let mut inputs = inputs_of(outputs, &sites, &engine);
         let mut handled = 0;
@@ -82,10 +87,20 @@ pub fn plan() {
                 break;
             }
         }
-        say(&format!("  {workloads:6} workloads: {handled} more inputs until the launch goes out"), steps, "ms", None);
+        say(
+            &format!("  {workloads:6} workloads: {handled} more inputs until the launch goes out"),
+            steps,
+            "ms",
+            None,
+        );
         whole.push(took + steps);
     }
-    say("  ratio of 10,000 to 1,000 (1: grows with the change)", whole[1] / whole[0].max(0.001), "x", None);
+    say(
+        "  ratio of 10,000 to 1,000 (1: grows with the change)",
+        whole[1] / whole[0].max(0.001),
+        "x",
+        None,
+    );
 }
 
 fn inputs_of(outputs: Vec<Output>, sites: &Sites, engine: &Engine) -> Vec<Input> {
@@ -167,7 +182,9 @@ pub fn idle() {
                     match output {
                         Output::Append { entries: written, .. } => {
                             entries += written.len();
-                            queue.push(Input::Durable { size: engine.state().size });
+                            queue.push(Input::Durable {
+                                size: engine.state().size,
+                            });
                         }
                         Output::Ask(ask) => {
                             looks += usize::from(matches!(ask, holdfast_core::plan::Ask::Observe { .. }));
@@ -182,7 +199,12 @@ pub fn idle() {
     });
     println!("  {looks} looks, {tags} tag polls, {inputs} inputs, {entries} entries in ten minutes");
     say("  of a core", took / (minutes * 60_000.0) * 100.0, "%", Some(IDLE_PERCENT));
-    say("  memory of State, facts and fakes", resident_mb() - before, "MB", Some(IDLE_MB));
+    say(
+        "  memory of State, facts and fakes",
+        resident_mb() - before,
+        "MB",
+        Some(IDLE_MB),
+    );
     let json = serde_json::to_vec(engine.state()).map_or(0, |bytes| bytes.len());
     say("  State as JSON, a unit", json as f64 / 1_000.0, "bytes", None);
 }
@@ -196,15 +218,30 @@ pub fn call() {
         let mut fleet = Fleet::new(fleet_at_rest(workloads, 100, &spread));
         let wanted = revision(2, workloads, 100, &spread, &|n| 1 + u32::from(n == 7));
         fleet.run(Input::Revision(Box::new(wanted)), 30_000.0);
-        let done = fleet.engine.state().unit(&workload(7), &target(7)).and_then(|unit| unit.current) == Some(2);
+        let done = fleet
+            .engine
+            .state()
+            .unit(&workload(7), &target(7))
+            .and_then(|unit| unit.current)
+            == Some(2);
         let took = fleet.took_ms / f64::from(fleet.calls.max(1));
         say(
-            &format!("  {workloads:6} units: engine time a call ({} calls, {} inputs{})", fleet.calls, fleet.inputs, if done { "" } else { ", NOT DONE" }),
+            &format!(
+                "  {workloads:6} units: engine time a call ({} calls, {} inputs{})",
+                fleet.calls,
+                fleet.inputs,
+                if done { "" } else { ", NOT DONE" }
+            ),
             took,
             "ms",
             None,
         );
         each.push(took);
     }
-    say("  ratio of 4,000 units to 100 (1: independent of the fleet)", each[2] / each[0].max(0.001), "x", None);
+    say(
+        "  ratio of 4,000 units to 100 (1: independent of the fleet)",
+        each[2] / each[0].max(0.001),
+        "x",
+        None,
+    );
 }

@@ -130,13 +130,23 @@ pub fn fleet(targets: usize) {
         let over = fleet.run(Input::Revision(Box::new(wanted)), PATIENCE_MS);
         let limit = (size == 2_000).then_some(FLEET_MS);
         say(
-            &format!("  {size:5} targets: {} calls, {} inputs, {} entries", fleet.calls, fleet.inputs, fleet.entries),
+            &format!(
+                "  {size:5} targets: {} calls, {} inputs, {} entries",
+                fleet.calls, fleet.inputs, fleet.entries
+            ),
             fleet.took_ms,
             "ms",
             limit,
         );
         if !over {
-            let done = fleet.engine.state().workloads.values().flat_map(|w| w.units.values()).filter(|unit| unit.current == Some(2)).count();
+            let done = fleet
+                .engine
+                .state()
+                .workloads
+                .values()
+                .flat_map(|w| w.units.values())
+                .filter(|unit| unit.current == Some(2))
+                .count();
             println!("  given up: {done} of {} units were through", size * WORKLOADS);
         }
         if let Some((smaller, took)) = before {

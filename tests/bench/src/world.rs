@@ -169,6 +169,8 @@ impl Scribe {
             message: String::new(),
             sources: [("main".to_owned(), format!("r.example.com/app-{n}"))].into(),
             artifacts: [("main".to_owned(), digest.clone())].into(),
+            before: Vec::new(),
+            after: Vec::new(),
         };
         let begun = self.write(on.clone(), vec![request, pin], Body::Rollout(change(RolloutState::Rolling)));
         for at in on_targets {
@@ -256,16 +258,40 @@ impl Scribe {
             let old = old.map(|old| share(old, FULL_SHARE - live));
             old.into_iter().chain([share(generation, live)]).collect::<Vec<_>>()
         };
-        verb(self, Verb::Route { shares: shares(1_000), lead: old.unwrap_or(generation) });
-        verb(self, Verb::Route { shares: shares(FULL_SHARE), lead: generation });
+        verb(
+            self,
+            Verb::Route {
+                shares: shares(1_000),
+                lead: old.unwrap_or(generation),
+            },
+        );
+        verb(
+            self,
+            Verb::Route {
+                shares: shares(FULL_SHARE),
+                lead: generation,
+            },
+        );
         if let Some(old) = old {
-            verb(self, Verb::Retire { generation: old, last: false });
+            verb(
+                self,
+                Verb::Retire {
+                    generation: old,
+                    last: false,
+                },
+            );
         }
         let on = On {
             attempt: Some(attempt),
             ..on
         };
-        for to in [PhaseName::Launching, PhaseName::Proving, PhaseName::Shifting, PhaseName::Baking, PhaseName::Retiring] {
+        for to in [
+            PhaseName::Launching,
+            PhaseName::Proving,
+            PhaseName::Shifting,
+            PhaseName::Baking,
+            PhaseName::Retiring,
+        ] {
             self.write(on.clone(), vec![attempt], phase(to));
         }
         let verdict = Verdict {
@@ -411,7 +437,14 @@ impl Sites {
         let routes = site.iter().map(|(workload, held)| RouteState {
             workload: workload.clone(),
             fence: held.fence,
-            shares: held.shares.iter().map(|(number, live)| Share { number: *number, live: *live }).collect(),
+            shares: held
+                .shares
+                .iter()
+                .map(|(number, live)| Share {
+                    number: *number,
+                    live: *live,
+                })
+                .collect(),
             settled: true,
             fingerprint: String::new(),
         });
@@ -436,7 +469,12 @@ pub fn answer(ask: Ask, sites: &Sites) -> Option<Input> {
         },
         Ask::Pin { workload, reference } => {
             let name = workload.name().trim_start_matches("app-").parse().unwrap_or(0);
-            let version = reference.split('.').rev().nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0);
+            let version = reference
+                .split('.')
+                .rev()
+                .nth(1)
+                .and_then(|minor| minor.parse().ok())
+                .unwrap_or(0);
             Input::Pinned {
                 workload,
                 outcome: Ok(Resolved {

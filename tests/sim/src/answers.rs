@@ -126,7 +126,11 @@ impl World {
                 };
                 Input::Explained {
                     workload,
-                    excerpts: if self.is_away(&target) { Err(away()) } else { Ok(vec![excerpt]) },
+                    excerpts: if self.is_away(&target) {
+                        Err(away())
+                    } else {
+                        Ok(vec![excerpt])
+                    },
                     target,
                     generation,
                 }

@@ -33,16 +33,24 @@ impl World {
     fn first_tree(&self) -> Tree {
         Tree {
             workloads: self.scenario.workloads.clone(),
-            targets: self.scenario.places.iter().map(|(name, place)| (name.clone(), place.spec())).collect(),
+            targets: self
+                .scenario
+                .places
+                .iter()
+                .map(|(name, place)| (name.clone(), place.spec()))
+                .collect(),
             ..Tree::default()
         }
     }
 
     fn change(&mut self, tree: &mut Tree) {
         let names: Vec<String> = self.scenario.workloads.keys().cloned().collect();
-        let Some(name) = self.random.pick(&names).cloned() else { return };
+        let Some(name) = self.random.pick(&names).cloned() else {
+            return;
+        };
         if self.faults.strikes(Fault::GitBroken, 12) {
-            tree.broken.insert(name.clone());
+            let other = self.faults.below(Fault::GitBroken, names.len() as u64) as usize;
+            tree.broken.insert(names[other].clone());
         }
         if self.faults.strikes(Fault::GitRevert, 20) {
             return self.revert(tree, &name);
@@ -102,7 +110,9 @@ impl World {
 
     fn reshape(&mut self, tree: &mut Tree, name: &str) {
         let sites: Vec<String> = self.scenario.places.keys().cloned().collect();
-        let Some(site) = self.random.pick(&sites).cloned() else { return };
+        let Some(site) = self.random.pick(&sites).cloned() else {
+            return;
+        };
         match self.random.below(8) {
             0 | 1 => {
                 if tree.workloads.remove(name).is_none() {
@@ -182,7 +192,10 @@ impl World {
         let workload = state.workloads.get(&crate::git::workload_id(name))?;
         let proven = workload.proven.iter().rev().filter_map(|release| self.releases.get(release));
         let good = |digest: &&Digest| self.registry.quality(digest) == Quality::Good;
-        let digests: Vec<_> = proven.filter_map(|release| release.artifacts.get("main")).filter(good).collect();
+        let digests: Vec<_> = proven
+            .filter_map(|release| release.artifacts.get("main"))
+            .filter(good)
+            .collect();
         let mut pinned = workload.pins.iter();
         pinned
             .find(|(_, pin)| digests.contains(&&pin.digest))

@@ -5,20 +5,41 @@ use std::collections::BTreeMap;
 
 pub enum Event {
     /// An answer reaches a daemon, if that run of it still lives.
-    Deliver { daemon: usize, life: u64, input: Box<Input> },
+    Deliver {
+        daemon: usize,
+        life: u64,
+        input: Box<Input>,
+    },
     /// An effect lands on its target, and answers or not.
     Land(Landing),
     /// The target is read now; the page travels on.
-    Read { daemon: usize, life: u64, target: String, begun: u64 },
+    Read {
+        daemon: usize,
+        life: u64,
+        target: String,
+        begun: u64,
+    },
     /// A daemon's writer gets to what was queued.
-    Write { daemon: usize, life: u64 },
+    Write {
+        daemon: usize,
+        life: u64,
+    },
     /// A daemon looks at Git.
-    Fetch { daemon: usize, life: u64 },
+    Fetch {
+        daemon: usize,
+        life: u64,
+    },
     Commit,
     Person,
-    Crash { daemon: usize },
-    Start { daemon: usize },
-    Disk { daemon: usize },
+    Crash {
+        daemon: usize,
+    },
+    Start {
+        daemon: usize,
+    },
+    Disk {
+        daemon: usize,
+    },
     /// The world of one target changes by itself.
     Weather,
     /// The second daemon comes into play.

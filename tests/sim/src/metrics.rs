@@ -29,7 +29,10 @@ pub fn measure(
     let rate = |number: &GenNumber| if errs(number) || spike { 0.2 } else { 0.0 };
     let counters = |number: &GenNumber| {
         let total = if serves(number) { now as f64 } else { 0.0 };
-        let sample = |name: &str, value| Sample { name: name.into(), value };
+        let sample = |name: &str, value| Sample {
+            name: name.into(),
+            value,
+        };
         vec![sample("requests_total", total), sample("errors_total", total * rate(number))]
     };
     let samples = if faults.strikes(Trouble::MetricsGap, 15) {
@@ -43,7 +46,10 @@ pub fn measure(
         Ok(known.map(|number| (*number, counters(number))).collect())
     };
     let mut answers = BTreeMap::new();
-    for query in queries.iter().filter(|query| !matches!(query.source, AnalysisSource::Target { .. })) {
+    for query in queries
+        .iter()
+        .filter(|query| !matches!(query.source, AnalysisSource::Target { .. }))
+    {
         let gap = faults.strikes(Trouble::MetricsGap, 15);
         let broken = faults.below(Trouble::MetricsGap, 3);
         let answer = |number: &GenNumber| match (gap, broken) {
@@ -59,7 +65,10 @@ pub fn measure(
             }),
             (false, _) => Err("empty vector".to_owned()),
         };
-        answers.insert(query.name.clone(), generations.iter().map(|number| (*number, answer(number))).collect());
+        answers.insert(
+            query.name.clone(),
+            generations.iter().map(|number| (*number, answer(number))).collect(),
+        );
     }
     (samples, answers)
 }

@@ -24,7 +24,15 @@ fn person(name: &str) -> Person {
 }
 
 impl World {
-    pub(crate) fn say(&mut self, daemon: usize, who: &str, on: Option<WorkloadId>, target: Option<String>, only_if: Precondition, wish: Wish) {
+    pub(crate) fn say(
+        &mut self,
+        daemon: usize,
+        who: &str,
+        on: Option<WorkloadId>,
+        target: Option<String>,
+        only_if: Precondition,
+        wish: Wish,
+    ) {
         if !self.daemons[daemon].runs() {
             return;
         }
@@ -90,7 +98,7 @@ impl World {
             }
             11 if more => wish(json!({ "command": "deploy-now" })),
             12 if more => wish(json!({ "command": "repin", "reference": reference })),
-            13 if has(Feature::Approvals) => return self.approve(daemon, &id, &workload, &who[..]),
+            13 if has(Feature::Approvals) => return self.approve(daemon, &id, &workload, who),
             14 => Some(Wish::AllowRemovals),
             _ => Some(Wish::Resume),
         };
@@ -104,7 +112,10 @@ impl World {
     }
 
     fn approve(&mut self, daemon: usize, id: &WorkloadId, workload: &WorkloadState, who: &str) {
-        let (Some(request), Some(approval)) = (&workload.request, workload.spec.as_ref().and_then(|spec| spec.approval.clone())) else {
+        let (Some(request), Some(approval)) = (
+            &workload.request,
+            workload.spec.as_ref().and_then(|spec| spec.approval.clone()),
+        ) else {
             return;
         };
         for step in approval.before {
@@ -126,7 +137,14 @@ impl World {
                 continue;
             }
             if let Some(commit) = self.rewrite(daemon) {
-                self.say(daemon, "alice", None, None, Precondition::default(), Wish::AcceptRewrite { commit });
+                self.say(
+                    daemon,
+                    "alice",
+                    None,
+                    None,
+                    Precondition::default(),
+                    Wish::AcceptRewrite { commit },
+                );
             }
             let state = self.daemons[daemon].engine.state();
             let frozen: Vec<String> = state
@@ -136,7 +154,8 @@ impl World {
                 .map(|(name, _)| name.clone())
                 .collect();
             let guarded = state.heal_guard.is_some();
-            let workloads: Vec<(WorkloadId, WorkloadState)> = state.workloads.iter().map(|(id, w)| (id.clone(), w.clone())).collect();
+            let workloads: Vec<(WorkloadId, WorkloadState)> =
+                state.workloads.iter().map(|(id, w)| (id.clone(), w.clone())).collect();
             for name in frozen {
                 if let Some(thaw) = wish(json!({ "command": "thaw" })) {
                     self.say(daemon, "alice", None, Some(name), Precondition::default(), thaw);
@@ -153,11 +172,20 @@ impl World {
 
     fn help_workload(&mut self, daemon: usize, id: &WorkloadId, workload: &WorkloadState) {
         let on = || Some(id.clone());
-        // Nobody asks for a release that is known to be bad.
-        let bad = |request: &Request| workload.quarantine.contains_key(&request.release);
+        // Nobody asks for a release that is known to be bad, or whose bytes are nowhere.
+        let lost_bytes = self.scenario.registry_lost;
+        let unpullable = |request: &Request| lost_bytes && request.reason == "ImagePull";
+        let bad = |request: &Request| workload.quarantine.contains_key(&request.release) || unpullable(request);
         let asked = |request: &Request| request.paused || (request.state == RolloutState::Halted && !bad(request));
-        let lost = workload.jobs.values().flat_map(|jobs| jobs.values()).any(|job| job.outcome == JobOutcome::Lost);
-        let stuck = workload.units.values().any(|unit| unit.heals.len() >= 3 && unit.drift.is_some());
+        let lost = workload
+            .jobs
+            .values()
+            .flat_map(|jobs| jobs.values())
+            .any(|job| job.outcome == JobOutcome::Lost);
+        let stuck = workload
+            .units
+            .values()
+            .any(|unit| unit.heals.len() >= 3 && unit.drift.is_some());
         if workload.frozen.is_some()
             && let Some(thaw) = wish(json!({ "command": "thaw" }))
         {

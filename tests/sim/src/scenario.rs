@@ -91,7 +91,11 @@ impl Scenario {
             4..8 => 2,
             _ => random.between(3, 4),
         };
-        let names: Vec<String> = ["app", "db", "web", "job"].iter().take(count as usize).map(|s| (*s).to_owned()).collect();
+        let names: Vec<String> = ["app", "db", "web", "job"]
+            .iter()
+            .take(count as usize)
+            .map(|s| (*s).to_owned())
+            .collect();
         let workloads = names
             .iter()
             .enumerate()
@@ -119,7 +123,9 @@ fn place(random: &mut Random, n: u64) -> Place {
         3 | 4 => Routing::Pooled,
         _ => Routing::Weighted,
     };
-    let sizing = *random.pick(&[Sizing::Unsized, Sizing::Planned, Sizing::Planned]).unwrap_or(&Sizing::Planned);
+    let sizing = *random
+        .pick(&[Sizing::Unsized, Sizing::Planned, Sizing::Planned])
+        .unwrap_or(&Sizing::Planned);
     let abilities = Abilities {
         routing,
         most_live: *random.pick(&[2, 2, 5, 100]).unwrap_or(&2),
@@ -244,7 +250,11 @@ fn first_spec(random: &mut Random, places: &BTreeMap<String, Place>, name: &str,
             .map(|n| Job {
                 name: format!("{hook}-{n}"),
                 template: json!({ "job": n }),
-                scope: if random.chance(50) { JobScope::Placement } else { JobScope::Target },
+                scope: if random.chance(50) {
+                    JobScope::Placement
+                } else {
+                    JobScope::Target
+                },
                 repeatable: random.chance(20),
             })
             .collect()
@@ -281,9 +291,17 @@ fn first_spec(random: &mut Random, places: &BTreeMap<String, Place>, name: &str,
         },
         analysis,
         approval: approved.then_some(approval),
-        depends_on: if dependent { before.first().cloned().into_iter().collect() } else { Vec::new() },
+        depends_on: if dependent {
+            before.first().cloned().into_iter().collect()
+        } else {
+            Vec::new()
+        },
         drain_ms: 1_000,
-        rollback: if random.chance(5) && has(Feature::Manual) { Rollback::Manual } else { Rollback::Automatic },
+        rollback: if random.chance(5) && has(Feature::Manual) {
+            Rollback::Manual
+        } else {
+            Rollback::Automatic
+        },
         standby: if has(Feature::Standby) { standby } else { 0 },
         ..spec
     }

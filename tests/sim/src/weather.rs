@@ -59,7 +59,11 @@ impl World {
 
     /// A foreign hand, or a machine that dies.
     fn disturb(&mut self, name: &str) {
-        let head = self.daemons.iter().map(|daemon| daemon.engine.state().fence(daemon.engine.state().size)).max();
+        let head = self
+            .daemons
+            .iter()
+            .map(|daemon| daemon.engine.state().fence(daemon.engine.state().size))
+            .max();
         let Some(site) = self.sites.get_mut(name) else { return };
         let (routing_is_ours, wide) = (site.abilities.most_live > 1, site.abilities.overlap);
         for held in site.held.values_mut() {
@@ -86,7 +90,10 @@ impl World {
                 }
             } else if wide && self.faults.strikes(Fault::ExtraGeneration, 2) {
                 // Somebody restores an old object of ours.
-                if let (Some(one), Some(first)) = (held.generations.get(&newest).cloned(), serving.first().filter(|first| **first > 1)) {
+                if let (Some(one), Some(first)) = (
+                    held.generations.get(&newest).cloned(),
+                    serving.first().filter(|first| **first > 1),
+                ) {
                     held.generations.insert(first - 1, one);
                 }
             } else if self.faults.strikes(Fault::JobLost, 5) {

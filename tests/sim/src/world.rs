@@ -96,7 +96,11 @@ impl World {
     fn new(options: &Options) -> Self {
         let seed = options.seed;
         let scenario = Scenario::new(seed);
-        let sites = scenario.places.iter().map(|(name, place)| (name.clone(), Site::new(place))).collect();
+        let sites = scenario
+            .places
+            .iter()
+            .map(|(name, place)| (name.clone(), Site::new(place)))
+            .collect();
         let mut world = Self {
             options: options.clone(),
             random: Random::of(seed, "world"),
@@ -146,7 +150,11 @@ impl World {
             for _ in 0..when.below(times) {
                 let t = when.below(until);
                 if self.faults.has(fault) {
-                    let event = if fault == Fault::People { Event::Person } else { Event::Disk { daemon: 0 } };
+                    let event = if fault == Fault::People {
+                        Event::Person
+                    } else {
+                        Event::Disk { daemon: 0 }
+                    };
                     self.heap.push(t, event);
                 }
             }
@@ -233,11 +241,15 @@ impl World {
             self.now = t;
             self.input(daemon, Input::Tick);
         } else {
-            let Some((t, event)) = self.heap.pop() else {
-                return Err("convergence: nothing will ever happen again".into());
-            };
-            self.now = self.now.max(t);
-            self.happen(event)?;
+            match self.heap.pop() {
+                Some((t, event)) => {
+                    self.now = self.now.max(t);
+                    self.happen(event)?;
+                }
+                None if self.faults.on => self.now = self.options.faults_ms,
+                // Nobody wants to be woken: people still look.
+                None => self.now += HELP_EVERY_MS,
+            }
         }
         if let Some(violation) = self.violation.take() {
             return Err(violation);
@@ -347,7 +359,7 @@ impl World {
                     }
                 }
                 self.count(&entries);
-                self.daemons[daemon].queue(entries, blobs);
+                self.daemons[daemon].queue(entries, blobs)?;
                 let (at, life) = (self.now + self.random.below(4), self.daemons[daemon].life);
                 self.heap.push(at, Event::Write { daemon, life });
             }
@@ -465,7 +477,11 @@ impl World {
         let at = self.now + self.latency(Fault::Slow);
         let guarded = self.sites[&call.target].abilities.guarded;
         if twice {
-            let again = self.now + 1 + self.faults.below(Fault::CallTwice, if guarded { 10_000 } else { at - self.now });
+            let again = self.now
+                + 1
+                + self
+                    .faults
+                    .below(Fault::CallTwice, if guarded { 10_000 } else { at - self.now });
             self.heap.push(again, Event::Land(landing(false)));
         }
         self.heap.push(at, Event::Land(landing(true)));
@@ -496,10 +512,19 @@ impl World {
             unsettled: self.faults.strikes(Fault::RoutePartial, 20),
         };
         let before = self.sites[&call.target].clone();
-        let Some(site) = self.sites.get_mut(&call.target) else { return Ok(()) };
+        let Some(site) = self.sites.get_mut(&call.target) else {
+            return Ok(());
+        };
         let outcome = site.apply(&effect);
         let after = site.clone();
-        self.tell(|| format!("[{daemon}] {} under {} lands on {}: {outcome:?}", call.verb.name(), call.intent, call.target));
+        self.tell(|| {
+            format!(
+                "[{daemon}] {} under {} lands on {}: {outcome:?}",
+                call.verb.name(),
+                call.intent,
+                call.target
+            )
+        });
         if self.scenario.second != Second::Twin && outcome.is_ok() {
             self.daemons[daemon].oracle.check_effect(&call, &before, &after, self.now)?;
         }
@@ -543,7 +568,12 @@ impl World {
         let power = restarted.then_some(seed);
         one.die(power);
         self.outcome.crashes += 1;
-        self.tell(|| format!("[{daemon}] dies, {}", if power.is_some() { "and the power too" } else { "killed" }));
+        self.tell(|| {
+            format!(
+                "[{daemon}] dies, {}",
+                if power.is_some() { "and the power too" } else { "killed" }
+            )
+        });
         if !self.daemons[daemon].stopped_for_good {
             // Where nothing fences, the connections of the dead are cut before it lives again.
             let sites = &self.sites;
@@ -586,7 +616,8 @@ impl World {
             (Second::OldCopy, None) => {
                 self.copied = disk(self);
                 let later = self.now + self.random.between(1_000, 120_000);
-                self.heap.push(later.min(self.options.faults_ms - 1).max(self.now), Event::Second);
+                self.heap
+                    .push(later.min(self.options.faults_ms - 1).max(self.now), Event::Second);
                 return Ok(());
             }
             (Second::OldCopy, Some(copy)) => {

@@ -20,7 +20,9 @@ impl Oracle {
                 };
                 let name = entry.on.workload.as_ref().map_or("", |id| id.name());
                 if !commit.tree.broken.is_empty() || commit.tree.workloads.contains_key(name) {
-                    return Err(format!("invariant 11: {name} counts as removed, and its absence is not proven"));
+                    return Err(format!(
+                        "invariant 11: {name} counts as removed, and its absence is not proven"
+                    ));
                 }
                 Ok(())
             }
@@ -34,14 +36,18 @@ impl Oracle {
                 let (Some(id), Some(target)) = (&entry.on.workload, &entry.on.target) else {
                     return Ok(());
                 };
-                let Some(unit) = self.facts.unit(id, target) else { return Ok(()) };
+                let Some(unit) = self.facts.unit(id, target) else {
+                    return Ok(());
+                };
                 let first_undone = unit.current.is_none()
                     && unit.phase == Some(PhaseName::Undoing)
                     && unit.attempt.as_ref().is_some_and(|attempt| attempt.generation == *generation);
                 if unit.phase == Some(PhaseName::Leaving) || first_undone {
                     return Ok(());
                 }
-                Err(format!("invariant 11: the last of {id} is taken from {target} although it is wanted"))
+                Err(format!(
+                    "invariant 11: the last of {id} is taken from {target} although it is wanted"
+                ))
             }
             _ => Ok(()),
         }
@@ -51,7 +57,9 @@ impl Oracle {
         let (Some(id), Some(target)) = (&entry.on.workload, &entry.on.target) else {
             return Ok(());
         };
-        let Some(workload) = self.facts.workloads.get(id) else { return Ok(()) };
+        let Some(workload) = self.facts.workloads.get(id) else {
+            return Ok(());
+        };
         if workload.held.contains(target) {
             return Err(format!("invariant 11: {id} leaves {target} although the removal is held"));
         }

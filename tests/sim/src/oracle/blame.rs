@@ -25,17 +25,26 @@ const LATE: [Fault; 4] = [Fault::Slow, Fault::TargetAway, Fault::CallLate, Fault
 impl Oracle {
     pub(super) fn blame(&self, entry: &Entry, batch: &[Entry], truth: &Truth) -> Check {
         let Some(id) = &entry.on.workload else { return Ok(()) };
-        let Some(workload) = self.facts.workloads.get(id) else { return Ok(()) };
+        let Some(workload) = self.facts.workloads.get(id) else {
+            return Ok(());
+        };
         match &entry.body {
-            Body::Attempt(AttemptChange::Began { release, values, heal, .. }) => {
+            Body::Attempt(AttemptChange::Began {
+                release, values, heal, ..
+            }) => {
                 let attempt = workload.attempt_number();
                 if !heal && workload.keeps_out(release, values, attempt) {
-                    return Err(format!("invariant 6: quarantined release {} begins an attempt", release.short()));
+                    return Err(format!(
+                        "invariant 6: quarantined release {} begins an attempt",
+                        release.short()
+                    ));
                 }
             }
             Body::Intent(intent) => {
                 let unit = entry.on.target.as_ref().and_then(|target| workload.units.get(target));
-                let Some(attempt) = unit.and_then(|unit| unit.attempt.as_ref()) else { return Ok(()) };
+                let Some(attempt) = unit.and_then(|unit| unit.attempt.as_ref()) else {
+                    return Ok(());
+                };
                 if !workload.keeps_out(&attempt.release, &attempt.captured, workload.attempt_number()) || attempt.heal {
                     return Ok(());
                 }
@@ -59,9 +68,10 @@ impl Oracle {
                 outcome: AttemptOutcome::Bad,
                 ..
             }) => {
-                let quarantined = batch
-                    .iter()
-                    .any(|other| matches!(&other.body, Body::Quarantine(q) if q.action == QuarantineAction::Set) && other.on.workload.as_ref() == Some(id));
+                let quarantined = batch.iter().any(|other| {
+                    matches!(&other.body, Body::Quarantine(q) if q.action == QuarantineAction::Set)
+                        && other.on.workload.as_ref() == Some(id)
+                });
                 if !quarantined {
                     return Err("invariant 6: a bad verdict without its quarantine in the same batch".into());
                 }
@@ -93,7 +103,9 @@ impl Oracle {
         let late = LATE.into_iter().filter(|_| !has(Feature::Punctual));
         let misled = MISLEADING.into_iter().chain(late).any(|fault| truth.faults.has(fault));
         let artifact = truth.releases.get(release).and_then(|release| release.artifacts.get("main"));
-        let (false, Some(artifact)) = (misled, artifact) else { return Ok(()) };
+        let (false, Some(artifact)) = (misled, artifact) else {
+            return Ok(());
+        };
         match (truth.registry.quality(artifact), about.starts_with("analysis/")) {
             (Quality::Good, true) => Err(format!("invariant 7: good release {} fails an analysis", release.short())),
             (Quality::Good, false) => Err(format!("invariant 6: good release {} is called bad", release.short())),

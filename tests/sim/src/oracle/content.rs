@@ -48,9 +48,14 @@ impl Oracle {
                 let unit = entry.on.target.as_ref().and_then(|target| self.facts.unit(id, target));
                 let Some(unit) = unit else { return Ok(()) };
                 if *revived {
-                    let same = unit.generations.get(generation).is_some_and(|known| known.release == *release);
+                    let same = unit
+                        .generations
+                        .get(generation)
+                        .is_some_and(|known| known.release == *release);
                     if !same || !unit.parked.contains(generation) {
-                        return Err(format!("invariant 2: generation {generation} is revived and was not parked so"));
+                        return Err(format!(
+                            "invariant 2: generation {generation} is revived and was not parked so"
+                        ));
                     }
                 } else if *generation <= unit.highest {
                     return Err(format!("invariant 2: generation number {generation} is used again"));
@@ -66,7 +71,9 @@ impl Oracle {
                     && let Some(unit) = unit
                     && unit.attempt.as_ref().is_none_or(|attempt| attempt.generation != *generation)
                 {
-                    return Err(format!("invariant 2: generation {generation} is launched and is no candidate"));
+                    return Err(format!(
+                        "invariant 2: generation {generation} is launched and is no candidate"
+                    ));
                 }
             }
             _ => {}

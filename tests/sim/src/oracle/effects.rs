@@ -3,16 +3,34 @@
 
 use super::{Check, Oracle};
 use crate::site::Site;
+use holdfast_core::config::EngineConfig;
 use holdfast_core::engine::Call;
 use holdfast_core::entry::*;
-use holdfast_core::ids::{Digest, WorkloadId, fence};
-use holdfast_core::target::{Page, Verb};
+use holdfast_core::ids::{Digest, fence};
+use holdfast_core::plan::unit::Inputs;
+use holdfast_core::state::State;
+use holdfast_core::target::Verb;
 
-/// What an observation says of one workload, hashed as an intent hashes it.
-pub fn slice(page: &Page, id: &WorkloadId) -> Digest {
-    let generations: Vec<_> = page.generations.iter().filter(|state| state.workload == id.as_str()).collect();
-    let routes: Vec<_> = page.routes.iter().filter(|route| route.workload == id.as_str()).collect();
-    Digest::of(&serde_json::to_vec(&(generations, routes)).unwrap_or_default())
+/// Invariant 10: the inputs that an intent names, planned again on the State before it, give the same verb.
+pub fn replay(state: &State, config: &EngineConfig, entry: &Entry, blobs: &[(Digest, Vec<u8>)]) -> Check {
+    let (Body::Intent(intent), Some(id), Some(target)) = (&entry.body, &entry.on.workload, &entry.on.target) else {
+        return Ok(());
+    };
+    let (_, bytes) = blobs
+        .iter()
+        .find(|(digest, bytes)| *digest == intent.observed && Digest::of(bytes) == *digest)
+        .ok_or("invariant 10: the inputs of an intent are not written down with it")?;
+    let inputs: Inputs =
+        serde_json::from_slice(bytes).map_err(|error| format!("invariant 10: the inputs cannot be read: {error}"))?;
+    let verb = inputs.replay(state, config, id, target).and_then(|plan| plan.verb);
+    if verb.as_ref() == Some(&intent.verb) {
+        Ok(())
+    } else {
+        Err(format!(
+            "invariant 10: the intent was {:?}, and its inputs give {verb:?}",
+            intent.verb
+        ))
+    }
 }
 
 impl Oracle {
@@ -30,7 +48,9 @@ impl Oracle {
                         verb.name()
                     ));
                 }
-                let Some(seen) = self.decided_on.get(&entry.seq) else { return Ok(()) };
+                let Some(seen) = self.decided_on.get(&entry.seq) else {
+                    return Ok(());
+                };
                 let looked = !matches!(intent.verb, Verb::Launch { .. } | Verb::Run { .. });
                 let last = unit.map_or(0, |unit| unit.last_result);
                 if looked && last > 0 && seen.begun <= last {
@@ -40,14 +60,14 @@ impl Oracle {
                         seen.begun
                     ));
                 }
-                if seen.slice.as_ref().is_some_and(|slice| *slice != intent.observed) {
-                    return Err("invariant 10: the intent does not carry the hash of what was observed".into());
-                }
                 Ok(())
             }
             Body::Result(outcome) => match unit.and_then(|unit| unit.open.as_ref()) {
                 Some((open, _)) if *open == outcome.intent => Ok(()),
-                _ => Err(format!("invariant 4: a result of intent {}, which is not open", outcome.intent)),
+                _ => Err(format!(
+                    "invariant 4: a result of intent {}, which is not open",
+                    outcome.intent
+                )),
             },
             _ => Ok(()),
         }
@@ -64,7 +84,10 @@ impl Oracle {
         if intent.verb != call.verb || call.fence != fence(1, call.intent) {
             return Err("invariant 4: the call or its fence is not what its intent says".into());
         }
-        let open = self.facts.unit(&call.workload, &call.target).and_then(|unit| unit.open.as_ref());
+        let open = self
+            .facts
+            .unit(&call.workload, &call.target)
+            .and_then(|unit| unit.open.as_ref());
         match open {
             Some((open, _)) if *open == call.intent => Ok(()),
             _ => Err(format!("invariant 4: a call for intent {}, which is closed", call.intent)),
@@ -86,7 +109,10 @@ impl Oracle {
                 return Err(format!("section 9: {} belongs to {owner} and is touched", call.target));
             }
             Some(TargetChange::Ahead { fence }) => {
-                return Err(format!("section 7: {} has seen fence {fence}, above our head, and is touched", call.target));
+                return Err(format!(
+                    "section 7: {} has seen fence {fence}, above our head, and is touched",
+                    call.target
+                ));
             }
             _ => {}
         }

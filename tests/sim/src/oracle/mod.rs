@@ -14,6 +14,7 @@ mod traffic;
 use crate::git::Git;
 use crate::options::Faults;
 use crate::registry::Registry;
+pub use effects::replay;
 use facts::Facts;
 use holdfast_core::engine::{Call, CommandReply};
 use holdfast_core::entry::{Body, Entry};
@@ -38,8 +39,6 @@ pub struct Truth<'a> {
 /// The last observation that was handed in.
 pub(crate) struct Seen {
     pub begun: u64,
-    /// Hash of what it says of each workload, as an intent records it.
-    pub slices: BTreeMap<WorkloadId, Digest>,
 }
 
 #[derive(Default)]
@@ -55,7 +54,6 @@ pub struct Oracle {
 #[derive(Clone)]
 pub(crate) struct Decided {
     pub begun: u64,
-    pub slice: Option<Digest>,
 }
 
 impl Oracle {
@@ -86,17 +84,14 @@ impl Oracle {
                 continue;
             };
             if let Some(seen) = self.seen.get(target) {
-                let slice = entry.on.workload.as_ref().and_then(|id| seen.slices.get(id).cloned());
                 let begun = seen.begun;
-                self.decided_on.insert(entry.seq, Decided { begun, slice });
+                self.decided_on.insert(entry.seq, Decided { begun });
             }
         }
     }
 
-    pub fn observed(&mut self, target: &str, begun: u64, page: &Page, state: &State) {
-        let placed = state.workloads.iter().filter(|(_, workload)| workload.units.contains_key(target));
-        let slices = placed.map(|(id, _)| (id.clone(), effects::slice(page, id))).collect();
-        self.seen.insert(target.to_owned(), Seen { begun, slices });
+    pub fn observed(&mut self, target: &str, begun: u64) {
+        self.seen.insert(target.to_owned(), Seen { begun });
     }
 
     /// A daemon that starts knows nothing of the world.

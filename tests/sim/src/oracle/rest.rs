@@ -57,15 +57,27 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
     excused |= state.placed(workload).any(|(target, _)| is_excused(world, daemon, target));
     let placed: Vec<_> = state.placed(workload).map(|(target, _)| target.clone()).collect();
     if placed.is_empty() {
-        let kept = workload.units.iter().filter(|(target, _)| state.target_spec(target).is_some());
-        return match kept.filter(|(_, unit)| unit.phase != PhaseName::Absent).find(|(target, _)| !is_excused(world, daemon, target)) {
-            Some((target, unit)) => Err(format!("it is placed nowhere, and {:?} on {target}", unit.phase)),
+        let kept = workload
+            .units
+            .iter()
+            .filter(|(target, _)| state.target_spec(target).is_some());
+        return match kept
+            .filter(|(_, unit)| unit.phase != PhaseName::Absent)
+            .find(|(target, _)| !is_excused(world, daemon, target))
+        {
+            Some((target, unit)) => Err(format!(
+                "it is placed nowhere, and {:?} on {target}, waiting on {:?}",
+                unit.phase,
+                daemon.engine.waiting(id, Some(target))
+            )),
             None => Ok(()),
         };
     }
     let waiting = daemon.engine.waiting(id, None);
     // With the registry gone for good, new bytes come to no target.
-    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin");
+    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin")
+        // Held, with the reason: what it replaces could not be pulled again.
+        || waiting.is_some_and(|waiting| waiting.on == "way-back");
     let Some(request) = &workload.request else {
         return if excused || pinning {
             Ok(())
@@ -99,7 +111,11 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
         for target in &placed {
             let unit = workload.units.get(target);
             let runs = unit.and_then(|unit| unit.generations.get(&unit.current?));
-            if runs.is_none_or(|generation| generation.release != request.release) {
+            // A laggard that could not catch up waits for a person, and says why.
+            let tried = unit.and_then(|unit| unit.last.as_ref()).is_some_and(|last| {
+                last.request == request.id && matches!(last.outcome, AttemptOutcome::Bad | AttemptOutcome::CouldNotTry)
+            });
+            if !tried && runs.is_none_or(|generation| generation.release != request.release) {
                 return Err(format!("{target} does not run the release that succeeded"));
             }
         }
@@ -141,7 +157,10 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
     let no_room = room && waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "room" | "capacity" | "retry"));
     let guarded = waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heals" | "heal-guard"));
     if (unit.intent.is_some() || unit.attempt.is_some()) && !no_room && !guarded {
-        return Err(format!("{target} did not come to rest: {:?}, waiting on {waiting:?}", unit.phase));
+        return Err(format!(
+            "{target} did not come to rest: {:?}, waiting on {waiting:?}",
+            unit.phase
+        ));
     }
     if unit.intent.is_some() || unit.attempt.is_some() {
         return Ok(());
@@ -151,18 +170,28 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
     }
     let site = &world.sites[target];
     let held = site.of(id.as_str());
-    let there: Vec<GenNumber> = held.generations.keys().copied().collect();
+    let shares = site.shares(&held, world.now);
+    let idle = |number: &GenNumber| shares.get(number).is_none_or(|live| *live == 0);
+    let ours = |number: &GenNumber| unit.current == Some(*number) || unit.parked.contains(number);
+    // What a late launch left behind is found by looking for drift, and by nothing else.
+    let counts = |number: &GenNumber| has(Feature::Drift) || ours(number) || !idle(number);
+    let there: Vec<GenNumber> = held.generations.keys().copied().filter(counts).collect();
     let mut expected: Vec<GenNumber> = unit.parked.iter().copied().chain(unit.current).collect();
     expected.sort_unstable();
     if there != expected {
-        return Err(format!("{target} has generations {there:?}; current is {:?}, parked {:?}", unit.current, unit.parked));
+        return Err(format!(
+            "{target} has generations {there:?}; current is {:?}, parked {:?}",
+            unit.current, unit.parked
+        ));
     }
-    let shares = site.shares(&held, world.now);
-    for (number, one) in &held.generations {
+    for (number, one) in held.generations.iter().filter(|(number, _)| counts(number)) {
         let live = shares.get(number).copied().unwrap_or(0);
         let current = Some(*number) == unit.current;
         if live != if current { FULL_SHARE } else { 0 } {
-            return Err(format!("{target}: generation {number} has share {live}; current is {:?}", unit.current));
+            return Err(format!(
+                "{target}: generation {number} has share {live}; current is {:?}",
+                unit.current
+            ));
         }
         if (one.size > 0) != current {
             return Err(format!("{target}: generation {number} has size {}", one.size));

@@ -15,7 +15,9 @@ impl Oracle {
         let (Some(id), Some(target)) = (&entry.on.workload, &entry.on.target) else {
             return Ok(());
         };
-        let Some(unit) = self.facts.unit(id, target) else { return Ok(()) };
+        let Some(unit) = self.facts.unit(id, target) else {
+            return Ok(());
+        };
         let candidate = unit.attempt.as_ref().map(|attempt| attempt.generation);
         match &intent.verb {
             Verb::Route { shares, .. } => {
@@ -37,7 +39,9 @@ impl Oracle {
             Verb::Retire { generation, .. } => {
                 let leaving = unit.phase == Some(PhaseName::Leaving);
                 let wanted = Some(*generation) == unit.current && candidate != Some(*generation);
-                let proven = candidate.and_then(|number| unit.generations.get(&number)).is_some_and(|one| one.healthy);
+                let proven = candidate
+                    .and_then(|number| unit.generations.get(&number))
+                    .is_some_and(|one| one.healthy);
                 let replaced = proven && unit.phase == Some(PhaseName::Retiring);
                 if wanted && !leaving && !replaced {
                     return Err(format!(
@@ -50,8 +54,12 @@ impl Oracle {
                 Ok(())
             }
             Verb::Scale { generation, size: 0 } => {
-                let recreates = self.strategy(id).is_some_and(|strategy| matches!(strategy, Strategy::Recreate { .. }));
-                let proven = candidate.and_then(|number| unit.generations.get(&number)).is_some_and(|one| one.healthy);
+                let recreates = self
+                    .strategy(id)
+                    .is_some_and(|strategy| matches!(strategy, Strategy::Recreate { .. }));
+                let proven = candidate
+                    .and_then(|number| unit.generations.get(&number))
+                    .is_some_and(|one| one.healthy);
                 let kept = Some(*generation) != unit.current || candidate == Some(*generation);
                 let parked_late = proven && matches!(unit.phase, Some(PhaseName::Shifting | PhaseName::Retiring));
                 let leaving = unit.phase == Some(PhaseName::Leaving);
@@ -83,7 +91,9 @@ impl Oracle {
         }
         let dead = |number: &GenNumber| is.generations.get(number).is_none_or(|one| one.size == 0);
         if let Some((number, _)) = shares.iter().find(|(number, live)| **live > 0 && dead(number)) {
-            return Err(place(format!("section 11: a share on generation {number}, which is gone or parked")));
+            return Err(place(format!(
+                "section 11: a share on generation {number}, which is gone or parked"
+            )));
         }
         // What a foreign hand did is not the fault of a decision that could not know of it.
         if is.disturbed >= call.fence || !self.is_newest(call) {
@@ -131,7 +141,12 @@ impl Oracle {
             return Ok(());
         }
         let warming = matches!(&call.verb, Verb::Route { .. });
-        if warming && is.route.keys().any(|number| is.generations.get(number).is_some_and(|one| one.runs())) {
+        if warming
+            && is
+                .route
+                .keys()
+                .any(|number| is.generations.get(number).is_some_and(|one| one.runs()))
+        {
             return Ok(());
         }
         Err("invariant 3: nobody serves any more".into())
@@ -139,7 +154,9 @@ impl Oracle {
 
     /// `rolling`: no effect of ours brings the ready ones below `instances - maxUnavailable`.
     fn floor(&self, call: &Call, before: &Site, was: &Held, after: &Site, is: &Held, now: u64) -> Check {
-        let Some(workload) = self.facts.workloads.get(&call.workload) else { return Ok(()) };
+        let Some(workload) = self.facts.workloads.get(&call.workload) else {
+            return Ok(());
+        };
         let Some(spec) = &workload.spec else { return Ok(()) };
         let Strategy::Rolling {
             surge, max_unavailable, ..
@@ -148,8 +165,15 @@ impl Oracle {
             return Ok(());
         };
         let unit = workload.units.get(&call.target);
-        let rolling = unit.is_some_and(|unit| matches!(unit.phase, Some(PhaseName::Shifting | PhaseName::Baking | PhaseName::Retiring)));
-        let amended = unit.and_then(|unit| unit.attempt.as_ref()).is_some_and(|attempt| workload.spec_seq > attempt.seq);
+        let rolling = unit.is_some_and(|unit| {
+            matches!(
+                unit.phase,
+                Some(PhaseName::Shifting | PhaseName::Baking | PhaseName::Retiring)
+            )
+        });
+        let amended = unit
+            .and_then(|unit| unit.attempt.as_ref())
+            .is_some_and(|attempt| workload.spec_seq > attempt.seq);
         if !rolling || amended || before.is_unsized() || before.abilities.routing == Routing::Single {
             return Ok(());
         }
@@ -165,5 +189,4 @@ impl Oracle {
         }
         Ok(())
     }
-
 }

@@ -172,7 +172,11 @@ impl Site {
     }
 
     fn route(&mut self, effect: &Effect, workload: &str, shares: &[Share]) -> Result<Progress, Fault> {
-        let (routing, finest, most) = (self.abilities.routing, self.abilities.finest_share.max(1), self.abilities.most_live);
+        let (routing, finest, most) = (
+            self.abilities.routing,
+            self.abilities.finest_share.max(1),
+            self.abilities.most_live,
+        );
         let held = self.held.entry(workload.to_owned()).or_default();
         let live: Vec<&Share> = shares.iter().filter(|share| share.live > 0).collect();
         let sum: u32 = live.iter().map(|share| share.live).sum();

@@ -121,7 +121,11 @@ impl Site {
 
     /// Instances of all workloads.
     pub fn used(&self) -> u32 {
-        self.held.values().flat_map(|held| held.generations.values()).map(|one| one.size).sum()
+        self.held
+            .values()
+            .flat_map(|held| held.generations.values())
+            .map(|one| one.size)
+            .sum()
     }
 
     pub fn room_left(&self) -> Option<u32> {
@@ -133,7 +137,11 @@ impl Site {
         let members: BTreeMap<GenNumber, u32> = match self.abilities.routing {
             Routing::Single | Routing::Weighted => return held.route.clone(),
             // An instance is live as soon as it is ready.
-            Routing::Fixed => held.generations.iter().map(|(number, one)| (*number, one.ready(now))).collect(),
+            Routing::Fixed => held
+                .generations
+                .iter()
+                .map(|(number, one)| (*number, one.ready(now)))
+                .collect(),
             Routing::Pooled => held
                 .generations
                 .iter()

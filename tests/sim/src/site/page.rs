@@ -12,7 +12,10 @@ impl Site {
                 .iter()
                 .map(move |(number, one)| self.generation_state(workload, *number, one, now))
         });
-        let routes = self.held.iter().filter(|(_, held)| held.has_route && !held.generations.is_empty());
+        let routes = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.has_route && !held.generations.is_empty());
         Page {
             owner: self.owner.clone(),
             high_fence: self.high_fence,
