@@ -77,7 +77,7 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
     // With the registry gone for good, new bytes come to no target.
     let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin")
         // Held, with the reason: what it replaces could not be pulled again.
-        || waiting.is_some_and(|waiting| waiting.on == "way-back");
+        || waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "way-back" | "dependency"));
     let Some(request) = &workload.request else {
         return if excused || pinning {
             Ok(())
@@ -89,6 +89,8 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
         RolloutState::Refused => true,
         RolloutState::Halted if workload.quarantine.contains_key(&request.release) => true,
         RolloutState::Halted if world.scenario.registry_lost && request.reason == "ImagePull" => true,
+        RolloutState::Halted if request.reason == "exhausted" => world.scenario.places.values().any(|place| place.room.is_some()),
+        RolloutState::Rolling if asked(workload, daemon, id) => true,
         _ => excused,
     };
     if request.id < workload.spec_seq && wants_something_else(world, workload) {
@@ -151,11 +153,20 @@ fn is_excused(world: &World, daemon: &Daemon, target: &str) -> bool {
     world.scenario.places.get(target).is_none_or(|place| place.lost_for_good) || (foreign && second)
 }
 
+/// Some unit waits for a person's yes, and has said so.
+fn asked(workload: &WorkloadState, daemon: &Daemon, id: &WorkloadId) -> bool {
+    workload.units.keys().any(|target| {
+        let waiting = daemon.engine.waiting(id, Some(target));
+        waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "approval" | "decision" | "job-lost" | "room"))
+    })
+}
+
 fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, unit: &UnitState) -> Check {
     let waiting = daemon.engine.waiting(id, Some(&target.to_owned()));
     let room = world.scenario.places[target].room.is_some();
     let no_room = room && waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "room" | "capacity" | "retry"));
-    let guarded = waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heals" | "heal-guard"));
+    let guarded =
+        waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heal-guard" | "approval" | "decision" | "job-lost"));
     if (unit.intent.is_some() || unit.attempt.is_some()) && !no_room && !guarded {
         return Err(format!(
             "{target} did not come to rest: {:?}, waiting on {waiting:?}",
