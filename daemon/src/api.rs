@@ -28,12 +28,9 @@ const CONNECTIONS_MAX: usize = 64;
 pub enum Ask {
     Status,
     Sync,
-    Find {
-        by: FindBy,
-        key: String,
-        before: Option<u64>,
-        limit: usize,
-    },
+    /// State, whole: for planning beside the daemon.
+    State,
+    Ledger(LedgerQuestion),
     Command {
         workload: Option<String>,
         /// For what is about a target: freeze and thaw.
@@ -47,7 +44,23 @@ pub enum Ask {
     },
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, clap::ValueEnum)]
+/// Answered by the index: each answer says as of which entry it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "question", rename_all = "kebab-case")]
+pub enum LedgerQuestion {
+    /// Entries that have all of these keys, newest first, below `before`.
+    Find {
+        keys: Vec<(FindBy, String)>,
+        before: Option<u64>,
+        limit: usize,
+    },
+    /// Keys that begin so.
+    Complete { by: FindBy, start: String },
+    /// These entries.
+    Entries { seqs: Vec<u64> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FindBy {
     Kind,
@@ -71,12 +84,8 @@ pub enum Query {
     Ready,
     /// Prometheus text.
     Metrics,
-    Find {
-        by: FindBy,
-        key: String,
-        before: Option<u64>,
-        limit: usize,
-    },
+    State,
+    Ledger(LedgerQuestion),
     Command(Box<CommandRequest>),
 }
 
@@ -174,7 +183,8 @@ async fn answer(line: &str, asker: Asker, events: &mpsc::UnboundedSender<Event>)
     let query = match ask {
         Ask::Status => Query::Status,
         Ask::Sync => Query::Sync,
-        Ask::Find { by, key, before, limit } => Query::Find { by, key, before, limit },
+        Ask::State => Query::State,
+        Ask::Ledger(question) => Query::Ledger(question),
         Ask::Command {
             workload,
             target,
@@ -311,6 +321,8 @@ mod tests {
         }
         let command = Ask::Command {
             workload: Some("main/shop".into()),
+            target: None,
+            only_if: Precondition::default(),
             wish: Wish::Pause,
             reason: String::new(),
             key: "k".into(),

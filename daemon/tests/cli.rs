@@ -78,16 +78,85 @@ fn the_examples_are_valid() {
 }
 
 #[test]
+fn init_with_an_edge_site_leaves_nothing_to_fill_in() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = directory(&[]);
+    let ran = holdfast(dir.path(), &["init", "repo", "--edge", "site-a"]);
+    let said = "wrote holdfast.yaml, site-a.token and registries.yaml; next:\n  holdfast edge-node --dir site-a --token-file site-a.token --registries registries.yaml &\n  holdfast run &\n";
+    assert_eq!((ran.code, ran.err.as_str()), (0, said));
+    assert_eq!(holdfast(dir.path(), &["validate", "holdfast.yaml"]).code, 0);
+    let token = std::fs::metadata(dir.path().join("site-a.token")).unwrap();
+    assert_eq!(token.permissions().mode() & 0o777, 0o600);
+    let again = holdfast(dir.path(), &["init", "repo", "--edge", "site-a"]);
+    assert_eq!(
+        (again.code, again.err.as_str()),
+        (
+            2,
+            "error: holdfast.yaml is there already\nhint: --config names another file\n"
+        )
+    );
+    let odd = holdfast(dir.path(), &["init", "repo", "--edge", "Site A"]);
+    assert!(odd.code == 2 && odd.err.contains("cannot name a target"), "{}", odd.err);
+}
+
+#[test]
+fn the_same_files_are_the_same_bundle() {
+    let dir = directory(&[("core.wasm", "\0asm\u{1}\0\0\0")]);
+    std::fs::create_dir_all(dir.path().join("www/sub")).unwrap();
+    std::fs::create_dir_all(dir.path().join("empty")).unwrap();
+    std::fs::write(dir.path().join("www/index.html"), "hello").unwrap();
+    std::fs::write(dir.path().join("www/sub/a.css"), "a").unwrap();
+    let pack = |path: &str, layout: &str, tag: &str| {
+        holdfast(
+            dir.path(),
+            &["bundle", "pack", path, "--layout", layout, "--tag", tag, "--json"],
+        )
+    };
+    let digest = |ran: Ran| {
+        let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        json["digest"].as_str().unwrap().to_owned()
+    };
+    let first = digest(pack("www", "one/hello", "1.0.0"));
+    assert_eq!(digest(pack("www", "two/hello", "2")), first);
+    std::fs::write(dir.path().join("www/index.html"), "hello!").unwrap();
+    assert_ne!(digest(pack("www", "one/hello", "1.1.0")), first);
+    std::os::unix::fs::symlink("/etc/passwd", dir.path().join("empty/link")).unwrap();
+    for (path, tag, message) in [
+        ("www", ".x", "cannot be a tag"),
+        ("core.wasm", "1", "neither a directory nor a component"),
+        ("empty", "1", "neither a file nor a directory"),
+        ("nowhere", "1", "nowhere cannot be read"),
+    ] {
+        let ran = pack(path, "one/hello", tag);
+        assert!(ran.code != 0 && ran.err.contains(message), "{path} {tag}: {}", ran.err);
+    }
+}
+
+#[test]
 fn plan_says_what_would_happen() {
-    let dir = directory(&[("holdfast.yaml", CONFIG)]);
-    std::fs::create_dir(dir.path().join("m")).unwrap();
-    std::fs::write(dir.path().join("m/t.yaml"), TARGET).unwrap();
-    std::fs::write(dir.path().join("m/w.yaml"), WORKLOAD).unwrap();
-    let ran = holdfast(dir.path(), &["plan", "m"]);
-    let expected = "ACTION  WORKLOAD   TARGET  DETAIL\n\
+    let bound = format!(
+        "{CONFIG}bindings: [ {{ target: a, plugin: edge, endpoints: {{ site: {{ url: \"http://127.0.0.1:1\" }} }} }} ]\n"
+    );
+    let launch = "ACTION   WORKLOAD   TARGET  DETAIL\n\
+pin      main/shop          r.example.com/shop:1 is resolved to a digest once, and written down\n\
+request  main/shop          a new release: requested\n\
+launch   main/shop  a       a new release, generation 1, the first to serve\n\
+if r.example.com/shop:1 can be resolved\n\
+if the plugin of a accepts main/shop\n\
+as of an empty ledger, by no ledger yet\n";
+    let refuse = "ACTION  WORKLOAD   TARGET  DETAIL\n\
 pin     main/shop          r.example.com/shop:1 is resolved to a digest once, and written down\n\
-launch  main/shop  a       a new release, first generation\n";
-    assert_eq!((ran.code, ran.out.as_str()), (0, expected));
+refuse  main/shop          a new release: a: the operator's configuration binds no target \"a\" to plugin \"edge\"\n\
+if r.example.com/shop:1 can be resolved\n\
+as of an empty ledger, by no ledger yet\n";
+    for (config, expected) in [(bound.as_str(), launch), (CONFIG, refuse)] {
+        let dir = directory(&[("holdfast.yaml", config)]);
+        std::fs::create_dir(dir.path().join("m")).unwrap();
+        std::fs::write(dir.path().join("m/t.yaml"), TARGET).unwrap();
+        std::fs::write(dir.path().join("m/w.yaml"), WORKLOAD).unwrap();
+        let ran = holdfast(dir.path(), &["plan", "m"]);
+        assert_eq!((ran.code, ran.out.as_str()), (0, expected));
+    }
 }
 
 #[test]

@@ -13,7 +13,12 @@ const TARGET: &str = "apiVersion: holdfast.dev/v1alpha1\nkind: Target\nmetadata:
 const WORKLOAD: &str = "apiVersion: holdfast.dev/v1alpha1\nkind: Workload\nmetadata: { name: shop }\nspec:\n  artifacts: { main: r.example.com/shop:1 }\n  placement: { targets: { names: [ a ] } }\n  template: {}\n";
 
 fn environment() -> Environment {
-    Environment::new(&[("holdfast.yaml", CONFIG), ("m/t.yaml", TARGET), ("m/w.yaml", WORKLOAD), ("bad.yaml", "kind: Nothing\n")])
+    Environment::new(&[
+        ("holdfast.yaml", CONFIG),
+        ("m/t.yaml", TARGET),
+        ("m/w.yaml", WORKLOAD),
+        ("bad.yaml", "kind: Nothing\n"),
+    ])
 }
 
 /// Without what colours it.
@@ -36,7 +41,10 @@ fn a_table_fits_its_terminal() {
         assert_eq!(code, 0, "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}:\n{text}");
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(words.contains("is resolved to a digest once, and written down"), "cut at {columns}:\n{text}");
+        assert!(
+            words.contains("is resolved to a digest once, and written down"),
+            "cut at {columns}:\n{text}"
+        );
     }
     // In a pipe without COLUMNS, lines are for programs.
     let output = env.command(&["plan", "m"]).env_remove("COLUMNS").output().unwrap();
@@ -68,7 +76,12 @@ fn the_live_view_leaves_the_terminal_as_it_was() {
     env.daemon(move |_| {
         looks += 1;
         if looks % 3 == 0 {
-            let pid = std::fs::read_to_string(&pid_file).unwrap().trim().parse().ok().and_then(Pid::from_raw);
+            let pid = std::fs::read_to_string(&pid_file)
+                .unwrap()
+                .trim()
+                .parse()
+                .ok()
+                .and_then(Pid::from_raw);
             kill_process(pid.unwrap(), Signal::TERM).unwrap();
         }
         Ok(json!({
@@ -80,7 +93,10 @@ fn the_live_view_leaves_the_terminal_as_it_was() {
     let (enter, leave) = ("\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l");
     let shown = text.split_once(enter).and_then(|(_, rest)| rest.split_once(leave));
     let (screen, after) = shown.expect("another screen, and back");
-    assert!(screen.contains("no workloads yet") && screen.contains("Ctrl-C ends"), "{screen:?}");
+    assert!(
+        screen.contains("no workloads yet") && screen.contains("Ctrl-C ends"),
+        "{screen:?}"
+    );
     assert!(after.contains("no workloads yet") && !after.contains("Ctrl-C"), "{after:?}");
     // A terminal that knows no escape sequences gets lines.
     let (text, _) = env.in_terminal(60, &["status", "--watch"], &[("TERM", "dumb")]);

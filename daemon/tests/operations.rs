@@ -3,8 +3,9 @@
 
 use git2::build::TreeUpdateBuilder;
 use git2::{FileMode, Oid, Repository, Signature};
-use holdfast::api::{Ask, FindBy, ask};
+use holdfast::api::{Ask, FindBy, LedgerQuestion, ask};
 use holdfast_core::engine::Wish;
+use holdfast_core::entry::Precondition;
 use holdfast_core::ids::Digest;
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -131,12 +132,11 @@ impl Daemon {
 
     /// Digests of the plugins that the ledger has.
     fn plugins(&self) -> Vec<String> {
-        let found = self.ask(&Ask::Find {
-            by: FindBy::Kind,
-            key: "plugin".into(),
+        let found = self.ask(&Ask::Ledger(LedgerQuestion::Find {
+            keys: vec![(FindBy::Kind, "plugin".into())],
             before: None,
             limit: 100,
-        });
+        }));
         let entries = found["entries"].as_array().unwrap().iter();
         entries
             .map(|entry| {
@@ -204,6 +204,8 @@ fn a_daemon_in_its_operators_hands() {
     assert_eq!(daemon.source()["commit"], second);
     let accept = |commit: &str| Ask::Command {
         workload: None,
+        target: None,
+        only_if: Precondition::default(),
         wish: Wish::AcceptRewrite {
             commit: commit.to_owned(),
         },

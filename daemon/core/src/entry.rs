@@ -598,6 +598,17 @@ pub enum DriftAnswer {
 }
 
 impl DriftAnswer {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DriftAnswer::Replace => "replace",
+            DriftAnswer::Scale => "scale",
+            DriftAnswer::Route => "route",
+            DriftAnswer::Retire => "retire",
+            DriftAnswer::Nothing => "nothing",
+            DriftAnswer::Over => "over",
+        }
+    }
+
     /// Whether it counts against the limits on heals.
     pub fn counts(self) -> bool {
         matches!(self, DriftAnswer::Replace | DriftAnswer::Scale | DriftAnswer::Retire)

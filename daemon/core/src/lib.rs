@@ -10,6 +10,7 @@ pub mod entry;
 pub mod ids;
 pub mod manifest;
 pub mod plan;
+pub mod preview;
 pub mod release;
 pub mod spec;
 pub mod state;

@@ -931,6 +931,7 @@ impl WorkloadState {
         used.extend(self.request.iter().map(|request| &request.release));
         for unit in self.units.values() {
             used.extend(unit.generations.values().map(|generation| &generation.release));
+            used.extend(unit.last.iter().map(|last| &last.release));
         }
         let unused: Vec<_> = self
             .releases

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {
+    /// What the daemon is at: starting, ready or stopping. Empty without a daemon.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub state: String,
     /// Entries in the ledger, and how many of them are durable.
     pub entries: u64,
     pub durable: u64,
@@ -240,6 +243,7 @@ pub fn of_state(state: &State) -> StatusView {
         rewrite: head.rewrite.clone(),
     });
     StatusView {
+        state: String::new(),
         entries: state.size,
         durable: state.size,
         t: state.t,

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::Instrument;
 use wasmtime::component::{Component, Instance, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Engine, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::{Deterministic, WasiCtx};
@@ -26,7 +27,7 @@ const OBSERVE_PAGES_MAX: usize = 1_000;
 /// All pages of one observation, joined; each page alone is under `Limits::crossing_bytes`.
 const OBSERVED_BYTES_MAX: usize = 64 << 20;
 /// Without a call, a guest has nothing to compute.
-const SELF_TEST: Duration = Duration::from_secs(1);
+const SELF_TEST: Duration = Duration::from_secs(3);
 const HANDLES_MAX: usize = 1_000;
 /// What a guest gets where it asks for randomness: the same in every call, so that a call can be replayed.
 const RANDOM_CYCLE: &[u8] = b"holdfast: nothing here is random";
@@ -422,10 +423,12 @@ impl Plugin {
                 UpdateDeadline::Yield(1)
             })
         });
+        let span = tracing::info_span!("plugin_call", plugin = self.name, digest = self.digest.short());
         let outcome = tokio::time::timeout(options.deadline, async {
             let instance = self.pre.instance_pre().instantiate_async(&mut store).await?;
             run(&mut store, &instance).await
         })
+        .instrument(span.clone())
         .await;
         let answer = match outcome {
             Ok(Ok(answer)) => answer.map_err(CallFailure::Fault),
@@ -436,6 +439,8 @@ impl Plugin {
             }),
         };
         let sent = std::mem::take(&mut store.data_mut().sent);
+        let elapsed_ms = begun.elapsed().as_millis() as u64;
+        span.in_scope(|| tracing::debug!(elapsed_ms, requests = sent.len(), ok = answer.is_ok(), "plugin call ended"));
         CallReport {
             answer,
             sent,

@@ -1,10 +1,12 @@
 //! `audit`: what ran where, when, by whose commit, and why. Read from the ledger alone.
 
+use super::book::Book;
 use super::error::CliError;
-use super::ledger::{epoch_of, ledger_dir, open, what};
+use super::ledger::what;
 use super::show::{Out, Tone};
+use crate::api::FindBy;
 use holdfast_core::entry::{AttemptChange, Body, Entry, PhaseName};
-use holdfast_core::ids::{Digest, deploy_id, parse_deploy_id};
+use holdfast_core::ids::{Digest, Seq, deploy_id, parse_deploy_id};
 use holdfast_core::plan::unit::percent;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +57,9 @@ struct Deploy {
     release: String,
     artifacts: BTreeMap<String, Digest>,
     references: BTreeMap<String, String>,
+    /// What asked for it: a commit, a tag that a selector took, or a command.
+    request: String,
+    /// The commit that wrote what was deployed. A command that brings a release back has none of its own.
     commit: String,
     author: String,
     summary: String,
@@ -66,42 +71,73 @@ struct Deploy {
     reason: String,
     highest_weight: String,
     entries: Vec<u64>,
+    /// What it rests on: pins, rollout, request, commit.
+    #[serde(skip)]
+    causes: Vec<Entry>,
 }
 
 pub fn run(config: &Path, command: &AuditCommand, out: &Out) -> Result<ExitCode, CliError> {
     let of = match command {
         AuditCommand::Digest { of, .. } | AuditCommand::Target { of, .. } | AuditCommand::Why { of, .. } => of,
     };
-    let ledger = open(&ledger_dir(config, of.dir.as_deref())?)?;
-    let size = of.as_of.map_or(ledger.size(), |as_of| as_of.min(ledger.size()));
-    let entries = ledger.entries(0, size)?;
-    let deploys = deploys(&entries, epoch_of(&ledger)?);
+    let book = Book::open(config, of.dir.as_deref(), of.as_of)?;
     match command {
-        AuditCommand::Digest { digest, .. } => {
-            let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
-            if hex.len() < 6 {
-                return Err(CliError::usage(
-                    format!("{digest:?} is too short to name a digest"),
-                    "give at least 6 hex digits",
-                ));
-            }
-            let found: Vec<&Deploy> = deploys
-                .values()
-                .filter(|deploy| deploy.artifacts.values().any(|one| one.hex().starts_with(hex)))
-                .collect();
-            let seen = entries.iter().filter(|entry| {
-                matches!(&entry.body, Body::Pin(pin) if pin.digest.hex().starts_with(hex))
-                    || matches!(&entry.body, Body::TagMoved(moved) if moved.seen.hex().starts_with(hex))
-            });
-            let seen: Vec<Value> = seen.map(|entry| json!({ "entry": entry.seq, "wall": entry.wall, "kind": entry.body.kind(), "what": what(&entry.body) })).collect();
-            table(&found, &seen, size, out)
-        }
+        AuditCommand::Digest { digest, .. } => of_digest(&book, digest, out),
         AuditCommand::Target { target, .. } => {
-            let found: Vec<&Deploy> = deploys.values().filter(|deploy| deploy.target == *target).collect();
-            table(&found, &[], size, out)
+            let entries = book.find(&[(FindBy::Target, target), (FindBy::Kind, "attempt")])?;
+            let found: Result<Vec<Deploy>, CliError> = began(&entries).map(|entry| deploy(&book, entry)).collect();
+            table(&found?, &[], &book, out)
         }
-        AuditCommand::Why { what: wanted, .. } => why(wanted, &deploys, &entries, size, out),
+        AuditCommand::Why { what: wanted, .. } => why(&book, wanted, out),
     }
+}
+
+fn of_digest(book: &Book, digest: &str, out: &Out) -> Result<ExitCode, CliError> {
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    if hex.len() < 6 {
+        return Err(CliError::usage(
+            format!("{digest:?} is too short to name a digest"),
+            "give at least 6 hex digits",
+        ));
+    }
+    let mut about: BTreeMap<Seq, Entry> = BTreeMap::new();
+    for digest in book.complete(FindBy::Digest, &format!("sha256:{hex}"))? {
+        about.extend(
+            book.find(&[(FindBy::Digest, &digest)])?
+                .into_iter()
+                .map(|entry| (entry.seq, entry)),
+        );
+    }
+    let is_it = |digest: &Digest| digest.hex().starts_with(hex);
+    let mut seen = Vec::new();
+    let mut releases = BTreeSet::new();
+    for entry in about.values() {
+        match &entry.body {
+            Body::Rollout(change) if change.artifacts.values().any(is_it) => {
+                releases.insert(change.release.clone());
+            }
+            Body::Pin(pin) if !is_it(&pin.digest) => continue,
+            Body::TagMoved(moved) if !is_it(&moved.seen) => continue,
+            Body::Pin(_) | Body::TagMoved(_) => {
+                seen.push(json!({ "entry": entry.seq, "wall": entry.wall, "kind": entry.body.kind(), "what": what(&entry.body) }))
+            }
+            _ => {}
+        }
+    }
+    let mut deploys = BTreeMap::new();
+    for release in releases {
+        let entries = book.find(&[(FindBy::Release, release.as_str()), (FindBy::Kind, "attempt")])?;
+        for entry in began(&entries) {
+            deploys.insert(entry.seq, deploy(book, entry)?);
+        }
+    }
+    table(&deploys.into_values().collect::<Vec<_>>(), &seen, book, out)
+}
+
+fn began(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+    entries
+        .iter()
+        .filter(|entry| matches!(entry.body, Body::Attempt(AttemptChange::Began { .. })))
 }
 
 fn text_of(value: &impl serde::Serialize) -> String {
@@ -111,67 +147,80 @@ fn text_of(value: &impl serde::Serialize) -> String {
         .unwrap_or_default()
 }
 
-fn deploys(entries: &[Entry], epoch: u64) -> BTreeMap<u64, Deploy> {
-    let mut deploys: BTreeMap<u64, Deploy> = BTreeMap::new();
-    let mut weights: BTreeMap<u64, u32> = BTreeMap::new();
-    for entry in entries {
-        if let Body::Attempt(AttemptChange::Began {
-            release,
-            generation,
-            plugin,
-            ..
-        }) = &entry.body
+fn epoch_of(book: &Book, entry: &Entry) -> Result<u64, CliError> {
+    let term = book.entries(&[entry.term])?;
+    Ok(match term.first().map(|term| &term.body) {
+        Some(Body::Term(term)) => term.epoch,
+        _ => 1,
+    })
+}
+
+fn deploy(book: &Book, entry: &Entry) -> Result<Deploy, CliError> {
+    let Body::Attempt(AttemptChange::Began {
+        release,
+        generation,
+        plugin,
+        request,
+        ..
+    }) = &entry.body
+    else {
+        return Ok(Deploy::default());
+    };
+    let mut deploy = Deploy {
+        deploy: deploy_id(epoch_of(book, entry)?, entry.seq),
+        workload: entry.on.workload.as_ref().map(ToString::to_string).unwrap_or_default(),
+        target: entry.on.target.clone().unwrap_or_default(),
+        generation: *generation,
+        release: release.to_string(),
+        plugin: format!("{} {}", plugin.name, plugin.digest),
+        grants: plugin.grants.to_string(),
+        began: entry.wall.clone(),
+        outcome: "under way".into(),
+        ..Deploy::default()
+    };
+    let mut causes = causes(book, entry)?;
+    let request = match changed_target(&causes) {
+        true => newest_spec_of_target(book, &deploy.target, entry.seq)?,
+        false => book.entries(&[*request])?,
+    };
+    let origin = origin(book, request.first(), release.as_str(), entry.seq)?;
+    deploy.request = request.first().map(asked_by).unwrap_or_default();
+    if let Some(Body::Source(source)) = origin.last().map(|entry| &entry.body) {
+        deploy.commit.clone_from(&source.new);
+        deploy.author.clone_from(&source.author);
+        deploy.summary.clone_from(&source.summary);
+    }
+    causes.extend(request.into_iter().chain(origin));
+    for cause in &causes {
+        if let Body::Rollout(change) = &cause.body
+            && change.release == *release
+            && !change.artifacts.is_empty()
         {
-            let chain = causes(entry, entries);
-            let mut deploy = Deploy {
-                deploy: deploy_id(epoch, entry.seq),
-                workload: entry.on.workload.as_ref().map(ToString::to_string).unwrap_or_default(),
-                target: entry.on.target.clone().unwrap_or_default(),
-                generation: *generation,
-                release: release.to_string(),
-                plugin: format!("{} {}", plugin.name, plugin.digest),
-                grants: plugin.grants.to_string(),
-                began: entry.wall.clone(),
-                outcome: "under way".into(),
-                ..Deploy::default()
-            };
-            for cause in &chain {
-                match &cause.body {
-                    Body::Rollout(change) if !change.artifacts.is_empty() && change.release == *release => {
-                        deploy.artifacts = change.artifacts.clone()
-                    }
-                    Body::Pin(pin) => {
-                        deploy.references.insert(pin.reference.clone(), pin.digest.to_string());
-                    }
-                    Body::Source(source) if deploy.commit.is_empty() => {
-                        deploy.commit.clone_from(&source.new);
-                        deploy.author.clone_from(&source.author);
-                        deploy.summary.clone_from(&source.summary);
-                    }
-                    _ => {}
-                }
-            }
-            deploys.insert(entry.seq, deploy);
+            deploy.artifacts.clone_from(&change.artifacts);
         }
-        let Some(deploy) = entry
-            .on
-            .attempt
-            .or(matches!(entry.body, Body::Attempt(AttemptChange::Began { .. })).then_some(entry.seq))
-            .and_then(|seq| deploys.get_mut(&seq))
-        else {
-            continue;
-        };
+    }
+    for cause in &causes {
+        if let Body::Pin(pin) = &cause.body
+            && deploy.artifacts.values().any(|digest| *digest == pin.digest)
+        {
+            deploy.references.insert(pin.reference.clone(), pin.digest.to_string());
+        }
+    }
+    deploy.causes = causes;
+    let own = book.find(&[(FindBy::Deploy, &deploy.deploy)])?;
+    let mut highest = 0;
+    for entry in &own {
         deploy.entries.push(entry.seq);
         match &entry.body {
             Body::Attempt(AttemptChange::Reached { weight }) => {
-                let highest = weights.entry(entry.on.attempt.unwrap_or_default()).or_default();
-                *highest = (*highest).max(*weight);
-                deploy.highest_weight = format!("{}%", percent(*highest));
+                highest = highest.max(*weight);
+                deploy.highest_weight = format!("{}%", percent(highest));
             }
             Body::Attempt(AttemptChange::Ended {
                 outcome,
                 reason,
                 message,
+                ..
             }) => {
                 deploy.outcome = text_of(outcome);
                 deploy.reason = format!("{reason}: {message}");
@@ -180,29 +229,92 @@ fn deploys(entries: &[Entry], epoch: u64) -> BTreeMap<u64, Deploy> {
             _ => {}
         }
     }
-    deploys
+    Ok(deploy)
 }
 
-/// Everything that an entry rests on, oldest first.
-fn causes<'a>(entry: &'a Entry, entries: &'a [Entry]) -> Vec<&'a Entry> {
-    let mut seen: BTreeSet<u64> = BTreeSet::new();
-    let mut open: Vec<u64> = entry.because.clone();
-    while let Some(seq) = open.pop() {
-        if seen.insert(seq)
-            && let Some(cause) = entries.get(seq as usize)
-        {
-            // Commits chain back to the first one; how this came about ends with its own commit.
-            if !matches!(cause.body, Body::Source(_)) {
-                open.extend(&cause.because);
-            }
-        }
+fn asked_by(request: &Entry) -> String {
+    match &request.body {
+        Body::Spec(spec) => format!("commit {}", spec.commit),
+        Body::Selection(selection) => format!("tag {} of {}", selection.tag, selection.repository),
+        Body::Command(command) => format!("{} by {}", command.verb.name(), request.by.id),
+        body => body.kind().to_owned(),
     }
-    seen.into_iter().filter_map(|seq| entries.get(seq as usize)).collect()
 }
 
-fn table(found: &[&Deploy], seen: &[Value], size: u64, out: &Out) -> Result<ExitCode, CliError> {
+/// The entries by which a request goes back to the commit that wrote its content, the commit last. A pin tells nothing of
+/// that: it may be inherited from a commit long ago.
+fn origin(book: &Book, request: Option<&Entry>, release: &str, before: Seq) -> Result<Vec<Entry>, CliError> {
+    let Some(request) = request else { return Ok(Vec::new()) };
+    let spec = match &request.body {
+        Body::Spec(_) => Some(request.clone()),
+        Body::Selection(_) => newest_spec(book.entries(&request.because)?),
+        // A command asks for what some commit wrote before.
+        _ => {
+            let rollouts = book.find(&[(FindBy::Release, release), (FindBy::Kind, "rollout")])?;
+            let same = |entry: &&Entry| entry.on.workload == request.on.workload && entry.seq < before;
+            let requests: Vec<Seq> = rollouts.iter().filter(same).filter_map(|entry| entry.on.rollout).collect();
+            newest_spec(book.entries(&requests)?)
+        }
+    };
+    let Some(spec) = spec else { return Ok(Vec::new()) };
+    let sources = book.entries(&spec.because)?;
+    let source = sources.into_iter().find(|entry| match (&entry.body, &spec.body) {
+        (Body::Source(source), Body::Spec(spec)) => source.new == spec.commit,
+        _ => false,
+    });
+    Ok(std::iter::once(spec).chain(source).collect())
+}
+
+/// The same request again, because a target's values or config changed: that commit is the one to name.
+fn changed_target(causes: &[Entry]) -> bool {
+    let reason = |entry: &Entry| match &entry.body {
+        Body::Rollout(change) => change.reason == "target-changed",
+        _ => false,
+    };
+    causes.iter().any(reason)
+}
+
+fn newest_spec_of_target(book: &Book, target: &str, before: Seq) -> Result<Vec<Entry>, CliError> {
+    let specs = book.find(&[(FindBy::Target, target), (FindBy::Kind, "spec")])?;
+    Ok(specs.into_iter().rfind(|entry| entry.seq < before).into_iter().collect())
+}
+
+fn newest_spec(entries: Vec<Entry>) -> Option<Entry> {
+    entries
+        .into_iter()
+        .filter(|entry| matches!(entry.body, Body::Spec(_)))
+        .max_by_key(|entry| entry.seq)
+}
+
+/// What an entry rests on, oldest first: its rollout, the pins, the request. Not what those rest on in turn.
+fn causes(book: &Book, entry: &Entry) -> Result<Vec<Entry>, CliError> {
+    let mut seen: BTreeMap<Seq, Entry> = BTreeMap::new();
+    let mut open: BTreeSet<Seq> = entry.because.iter().copied().collect();
+    while !open.is_empty() {
+        let wanted: Vec<Seq> = std::mem::take(&mut open).into_iter().collect();
+        for cause in book.entries(&wanted)? {
+            let ends = matches!(
+                cause.body,
+                Body::Source(_) | Body::Spec(_) | Body::Selection(_) | Body::Pin(_) | Body::Command(_)
+            );
+            if !ends {
+                open.extend(cause.because.iter().filter(|seq| !seen.contains_key(seq)));
+            }
+            seen.insert(cause.seq, cause);
+        }
+        open.retain(|seq| !seen.contains_key(seq));
+    }
+    Ok(seen.into_values().collect())
+}
+
+fn as_of_line(book: &Book, out: &Out) {
+    let text = format!("as of entry {}, by {}", book.as_of().saturating_sub(1), book.by());
+    out.line(&out.paint(Tone::Dim, &text));
+}
+
+fn table(found: &[Deploy], seen: &[Value], book: &Book, out: &Out) -> Result<ExitCode, CliError> {
     if out.is_json {
-        out.json(&json!({ "as_of": size, "deploys": found, "seen": seen }));
+        out.json(&json!({ "as_of": book.as_of(), "deploys": found, "seen": seen }));
         return Ok(ExitCode::SUCCESS);
     }
     for one in seen {
@@ -215,7 +327,8 @@ fn table(found: &[&Deploy], seen: &[Value], size: u64, out: &Out) -> Result<Exit
         ));
     }
     if found.is_empty() {
-        out.line(&format!("it never ran (as of {size})"));
+        out.line("it never ran");
+        as_of_line(book, out);
         return Ok(ExitCode::SUCCESS);
     }
     let cut = |text: &str, n: usize| text.get(..n).unwrap_or(text).to_owned();
@@ -247,42 +360,58 @@ fn table(found: &[&Deploy], seen: &[Value], size: u64, out: &Out) -> Result<Exit
         ],
         &rows,
     );
-    out.line(&out.paint(Tone::Dim, &format!("as of {size}")));
+    as_of_line(book, out);
     Ok(ExitCode::SUCCESS)
 }
 
-fn why(wanted: &str, deploys: &BTreeMap<u64, Deploy>, entries: &[Entry], size: u64, out: &Out) -> Result<ExitCode, CliError> {
-    let by_unit = || {
-        let (workload, target) = wanted.split_once('@')?;
-        let matches = |deploy: &Deploy| {
-            deploy.target == target && (deploy.workload == workload || deploy.workload.ends_with(&format!("/{workload}")))
-        };
-        deploys.iter().rev().find(|(_, deploy)| matches(deploy)).map(|(seq, _)| *seq)
+/// The entry that began the deploy a person names.
+fn find_deploy(book: &Book, wanted: &str) -> Result<Option<Entry>, CliError> {
+    let is_began = |entry: &Entry| matches!(entry.body, Body::Attempt(AttemptChange::Began { .. }));
+    if let Some((_, seq)) = parse_deploy_id(wanted) {
+        let known = book.find(&[(FindBy::Deploy, wanted)])?;
+        return Ok(known.into_iter().find(|entry| entry.seq == seq && is_began(entry)));
+    }
+    let Some((workload, target)) = wanted.split_once('@') else {
+        return Ok(None);
     };
-    let seq = parse_deploy_id(wanted)
-        .map(|(_, seq)| seq)
-        .filter(|seq| deploys.contains_key(seq))
-        .or_else(by_unit);
-    let Some((seq, deploy)) = seq.and_then(|seq| Some((seq, deploys.get(&seq)?))) else {
+    let names = match workload.contains('/') {
+        true => vec![workload.to_owned()],
+        false => {
+            let mut all = book.complete(FindBy::Workload, "")?;
+            all.retain(|name| name.ends_with(&format!("/{workload}")));
+            all
+        }
+    };
+    let mut newest: Option<Entry> = None;
+    for name in names {
+        let entries = book.find(&[(FindBy::Target, target), (FindBy::Workload, &name), (FindBy::Kind, "attempt")])?;
+        newest = entries
+            .into_iter()
+            .filter(is_began)
+            .chain(newest)
+            .max_by_key(|entry| entry.seq);
+    }
+    Ok(newest)
+}
+
+fn why(book: &Book, wanted: &str, out: &Out) -> Result<ExitCode, CliError> {
+    let Some(began) = find_deploy(book, wanted)? else {
         return Err(CliError::usage(
             format!("there is no deploy {wanted:?}"),
             "a deploy id as in d1-42, or WORKLOAD@TARGET; `holdfast audit target` lists them",
         ));
     };
-    let own: Vec<&Entry> = deploy
-        .entries
-        .iter()
-        .filter_map(|seq| entries.get(*seq as usize))
-        .filter(|entry| !is_detail(entry))
-        .collect();
-    let mut chain = causes(&entries[seq as usize], entries);
-    for entry in own {
+    let deploy = deploy(book, &began)?;
+    let mut chain = deploy.causes.clone();
+    let own = book.entries(&deploy.entries)?;
+    for entry in own.into_iter().filter(|entry| !is_detail(entry)) {
         // What stopped it may have been decided elsewhere: a quarantine on another target, a command.
-        chain.extend(entry.because.iter().filter_map(|cause| entries.get(*cause as usize)));
+        chain.extend(book.entries(&entry.because)?);
         chain.push(entry);
     }
     // What was decided because of it, but is not on the attempt itself.
-    let effects = entries.iter().filter(|entry| {
+    let of_release = book.find(&[(FindBy::Release, &deploy.release)])?;
+    let effects = of_release.into_iter().filter(|entry| {
         matches!(entry.body, Body::Quarantine(_) | Body::Rollout(_))
             && entry.because.iter().any(|cause| deploy.entries.contains(cause))
     });
@@ -290,7 +419,7 @@ fn why(wanted: &str, deploys: &BTreeMap<u64, Deploy>, entries: &[Entry], size: u
     chain.sort_by_key(|entry| entry.seq);
     chain.dedup_by_key(|entry| entry.seq);
     if out.is_json {
-        out.json(&json!({ "as_of": size, "deploy": deploy, "chain": chain }));
+        out.json(&json!({ "as_of": book.as_of(), "deploy": deploy, "chain": chain }));
         return Ok(ExitCode::SUCCESS);
     }
     out.line(&out.paint(
@@ -300,8 +429,9 @@ fn why(wanted: &str, deploys: &BTreeMap<u64, Deploy>, entries: &[Entry], size: u
             deploy.deploy, deploy.workload, deploy.target, deploy.generation, deploy.outcome, deploy.reason
         ),
     ));
+    out.line(&format!("asked for by {}", deploy.request));
     out.line(&format!(
-        "commit {} {} by author {}",
+        "content of commit {} {} by author {}",
         deploy.commit, deploy.summary, deploy.author
     ));
     let rows: Vec<Vec<String>> = chain
@@ -318,6 +448,7 @@ fn why(wanted: &str, deploys: &BTreeMap<u64, Deploy>, entries: &[Entry], size: u
         })
         .collect();
     out.table(&["SEQ", "BECAUSE", "WALL", "KIND", "WHAT"], &rows);
+    as_of_line(book, out);
     Ok(ExitCode::SUCCESS)
 }
 

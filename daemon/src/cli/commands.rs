@@ -1,10 +1,10 @@
 //! Commands to the daemon: who says it and why goes into the ledger.
 
 use super::draw::short;
-use super::error::{self, CliError};
+use super::error::CliError;
 use super::show::Out;
 use crate::api::{Ask, ask};
-use crate::operator::{self, commented};
+use crate::operator;
 use holdfast_core::engine::Wish;
 use holdfast_core::entry::Precondition;
 use holdfast_core::manifest::parse_percent;
@@ -112,28 +112,6 @@ pub enum QuarantineCommand {
         /// Beginning of the release id
         release: String,
     },
-}
-
-pub fn init(config: &Path, repository: &str) -> Result<ExitCode, CliError> {
-    if config.exists() {
-        return Err(CliError::usage(
-            format!("{} is there already", config.display()),
-            "--config names another file",
-        ));
-    }
-    let local = Path::new(repository).exists();
-    let place = if local {
-        std::path::absolute(repository).map_or(repository.to_owned(), |path| path.display().to_string())
-    } else {
-        repository.to_owned()
-    };
-    std::fs::write(config, commented(&place))
-        .map_err(|source| CliError::io(format!("{} cannot be written", config.display()), source))?;
-    error::say(&format!(
-        "wrote {}; name your registries and bindings in it, then: holdfast validate {0} && holdfast run",
-        config.display()
-    ));
-    Ok(ExitCode::SUCCESS)
 }
 
 pub fn sync(config: &Path, out: &Out) -> Result<ExitCode, CliError> {

@@ -37,8 +37,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let repository = git2::Repository::init(dir.path()).unwrap();
         let person = git2::Signature::new("Ann", "ann@example.com", &git2::Time::new(0, 0)).unwrap();
-        let tree = repository.find_tree(repository.treebuilder(None).unwrap().write().unwrap()).unwrap();
-        let id = repository.commit(Some("HEAD"), &person, &person, "first", &tree, &[]).unwrap().to_string();
+        let tree = repository
+            .find_tree(repository.treebuilder(None).unwrap().write().unwrap())
+            .unwrap();
+        let id = repository
+            .commit(Some("HEAD"), &person, &person, "first", &tree, &[])
+            .unwrap()
+            .to_string();
         let other = "0123456789abcdef0123456789abcdef01234567";
         for (text, here, elsewhere) in [
             ("HEAD", Some(id.as_str()), None),

@@ -23,7 +23,7 @@ pub fn status(view: &StatusView) -> Vec<Line> {
     for target in &view.targets {
         lines.extend(self::target(view, target));
     }
-    lines.extend(view.exits.iter().map(|exit| self::exit("        ", exit)));
+    lines.extend(view.exits.iter().map(|exit| self::exit(HEAD, exit)));
     if view.workloads.is_empty() {
         lines.push(Line::default());
         lines.push("no workloads yet: commit a manifest, or see examples/".into());
@@ -45,12 +45,24 @@ pub fn short(text: &str) -> &str {
     text.get(..12).unwrap_or(text)
 }
 
+/// How long something is so.
+fn lasting(view: &StatusView, t: Millis) -> String {
+    match view.t.saturating_sub(t) {
+        0..1_000 => "just now".to_owned(),
+        ms => format!("for {}", human_ms(ms)),
+    }
+}
+
+/// When something happened.
 fn ago(view: &StatusView, t: Millis) -> String {
     match view.t.saturating_sub(t) {
         0..1_000 => "just now".to_owned(),
-        ms => format!("since {}", human_ms(ms)),
+        ms => format!("{} ago", human_ms(ms)),
     }
 }
+
+/// The margin of lines that are not a workload's.
+const HEAD: &str = "        ";
 
 /// An enum's word as the ledger spells it.
 pub fn word(value: &impl serde::Serialize) -> String {
@@ -66,12 +78,15 @@ fn git(view: &StatusView) -> Vec<Line> {
     let Some(source) = &view.source else {
         return vec!["Git     no revision yet".into()];
     };
-    let mut lines = vec![Line::from(format!(
-        "Git     {} {}, {}",
-        short(&source.commit),
-        source.summary,
-        ago(view, source.since)
-    ))];
+    let mut lines = vec![
+        Line::from(format!(
+            "Git     {} \"{}\", {}",
+            short(&source.commit),
+            source.summary,
+            ago(view, source.since)
+        ))
+        .hang(HEAD.len()),
+    ];
     let problems = source.problems.iter();
     lines.extend(problems.map(|problem| Line::of(Tone::Bad, &format!("        {problem}"))));
     if let Some(rewrite) = &source.rewrite {
@@ -87,7 +102,10 @@ fn git(view: &StatusView) -> Vec<Line> {
 fn target(view: &StatusView, target: &TargetView) -> Vec<Line> {
     let mut lines = Vec::new();
     if target.state != "ok" {
-        let since = target.since.map(|since| format!(" {}", ago(view, since))).unwrap_or_default();
+        let since = target
+            .since
+            .map(|since| format!(" {}", lasting(view, since)))
+            .unwrap_or_default();
         let message = if target.message.is_empty() {
             String::new()
         } else {
@@ -95,11 +113,11 @@ fn target(view: &StatusView, target: &TargetView) -> Vec<Line> {
         };
         let text = format!("Target  {} is {}{since}{message}", target.name, target.state);
         let tone = if target.state == "unseen" { Tone::Plain } else { Tone::Warn };
-        lines.push(Line::of(tone, &text));
+        lines.push(Line::of(tone, &text).hang(HEAD.len()));
     }
     if let Some(frozen) = &target.frozen {
         let text = format!("Target  {} is {}", target.name, self::frozen(view, frozen));
-        lines.push(Line::of(Tone::Warn, &text));
+        lines.push(Line::of(Tone::Warn, &text).hang(HEAD.len()));
     }
     lines
 }
@@ -110,7 +128,7 @@ fn frozen(view: &StatusView, frozen: &FrozenView) -> String {
     } else {
         format!(": {}", frozen.reason)
     };
-    format!("frozen by {}, {}{reason}", frozen.by, ago(view, frozen.since))
+    format!("frozen by {}, {}{reason}", frozen.by, lasting(view, frozen.since))
 }
 
 fn workload(view: &StatusView, workload: &WorkloadView) -> Vec<Line> {
@@ -131,7 +149,13 @@ fn workload(view: &StatusView, workload: &WorkloadView) -> Vec<Line> {
         Some(wanted) => lines.extend(self::wanted(view, workload, wanted)),
         None => lines.push("  Wanted   nothing yet".into()),
     }
-    lines.extend(workload.approvals.iter().filter(|a| a.awaited || !a.given.is_empty()).map(approval));
+    lines.extend(
+        workload
+            .approvals
+            .iter()
+            .filter(|a| a.awaited || !a.given.is_empty())
+            .map(approval),
+    );
     lines.extend(workload.jobs.iter().map(|job| self::job(view, job)));
     lines.extend(workload.waiting.as_ref().map(|waiting| wait(view, waiting)));
     lines.extend(units(view, workload));
@@ -163,7 +187,7 @@ fn wanted(view: &StatusView, workload: &WorkloadView, wanted: &WantedView) -> Ve
         short(&wanted.release),
         cause(&wanted.cause, &wanted.commit),
         progress(workload, wanted),
-        ago(view, wanted.since)
+        lasting(view, wanted.since)
     );
     let mut lines = vec![Line::of(tone, &text).hang(INDENT.len())];
     if !wanted.message.is_empty() {
@@ -178,7 +202,7 @@ fn cause(cause: &CauseView, commit: &str) -> String {
         ("", _) => format!("of commit {commit}"),
         ("commit", "") => format!("by commit {commit}"),
         ("commit", summary) => format!("by commit {commit} \"{summary}\""),
-        (kind, text) => format!("by {kind} {text} (commit {commit})"),
+        (kind, text) => format!("by {kind} ({text}), of commit {commit}"),
     }
 }
 
@@ -223,7 +247,10 @@ fn job(view: &StatusView, job: &JobView) -> Line {
         job.job,
         job.target,
         word(&job.outcome),
-        ago(view, job.since)
+        match job.outcome {
+            JobOutcome::Running => lasting(view, job.since),
+            JobOutcome::Done | JobOutcome::Failed | JobOutcome::Lost => ago(view, job.since),
+        }
     );
     let tone = match job.outcome {
         JobOutcome::Running | JobOutcome::Done => Tone::Plain,
@@ -245,7 +272,7 @@ fn wait(view: &StatusView, waiting: &WaitView) -> Line {
     Line::from(format!(
         "{INDENT}waits on {} {}{left}: {}{ends}",
         waiting.on,
-        ago(view, waiting.since),
+        lasting(view, waiting.since),
         waiting.message
     ))
 }
@@ -257,7 +284,10 @@ fn units(view: &StatusView, workload: &WorkloadView) -> Vec<Line> {
     let wanted = workload.wanted.as_ref().map(|wanted| &wanted.release);
     let is_quiet = |unit: &&UnitView| {
         let plain = unit.attempt.is_none() && unit.waiting.is_none() && unit.overlays.is_empty() && unit.drift.is_none();
-        let went_well = unit.last.as_ref().is_none_or(|last| last.outcome == AttemptOutcome::Succeeded);
+        let went_well = unit
+            .last
+            .as_ref()
+            .is_none_or(|last| last.outcome == AttemptOutcome::Succeeded);
         plain && went_well && unit.phase == PhaseName::Stable && unit.release.as_ref() == wanted
     };
     let quiet: Vec<&UnitView> = workload.units.iter().filter(is_quiet).collect();
@@ -267,12 +297,12 @@ fn units(view: &StatusView, workload: &WorkloadView) -> Vec<Line> {
         let names: Vec<&str> = quiet.iter().take(3).map(|unit| unit.target.as_str()).collect();
         let since = quiet.iter().map(|unit| unit.since).max().unwrap_or(0);
         let text = format!(
-            "  Running  {}, {} and {} more: release {}, 100%, all {}",
+            "  Running  {} ({} and {} more): release {}, 100%, all {}",
             count(quiet.len() as u64, "target", "targets"),
             names.join(", "),
             quiet.len() - names.len(),
             short(release),
-            ago(view, since)
+            lasting(view, since)
         );
         lines.push(Line::from(text));
     }
@@ -287,7 +317,7 @@ fn unit(view: &StatusView, unit: &UnitView) -> Vec<Line> {
             "generation {generation}, release {}, {}%, {}",
             short(release),
             percent(unit.weight),
-            ago(view, unit.running_since.unwrap_or(unit.since))
+            lasting(view, unit.running_since.unwrap_or(unit.since))
         ),
         _ => "nothing".to_owned(),
     };
@@ -302,7 +332,7 @@ fn unit(view: &StatusView, unit: &UnitView) -> Vec<Line> {
             short(&attempt.release),
             word(&unit.phase),
             percent(attempt.weight),
-            ago(view, unit.since)
+            lasting(view, unit.since)
         )));
     }
     if !unit.parked.is_empty() {
@@ -314,12 +344,20 @@ fn unit(view: &StatusView, unit: &UnitView) -> Vec<Line> {
         lines.push(Line::from(format!("{INDENT}parked for a way back: {}", parked.join(", "))));
     }
     for overlay in &unit.overlays {
-        let since = overlay.since.map(|since| format!(" {}", ago(view, since))).unwrap_or_default();
+        let since = overlay
+            .since
+            .map(|since| format!(" {}", lasting(view, since)))
+            .unwrap_or_default();
         let text = format!("{INDENT}{}{since}: {}", overlay.name, overlay.message);
         lines.push(Line::of(Tone::Warn, &text));
     }
     if let Some(drift) = &unit.drift {
-        let text = format!("{INDENT}drift of {} {}: {}", word(&drift.what), ago(view, drift.since), drift.seen);
+        let text = format!(
+            "{INDENT}drift of {} {}: {}",
+            word(&drift.what),
+            lasting(view, drift.since),
+            drift.seen
+        );
         lines.push(Line::of(Tone::Warn, &text));
     }
     if unit.held {
@@ -390,12 +428,15 @@ fn live_workload(view: &StatusView, workload: &WorkloadView, bar_width: usize) -
         "  release {}: {}, {}",
         short(&wanted.release),
         progress(workload, wanted),
-        ago(view, wanted.since)
+        lasting(view, wanted.since)
     );
     let mut lines = vec![title.and(Tone::Plain, &text)];
+    if !wanted.message.is_empty() {
+        lines.push(Line::from(format!("{INDENT}{}", wanted.message)));
+    }
     if let Some(wave) = workload.wave.as_ref().filter(|wave| wave.of > 1) {
         let share = FULL_SHARE * wave.stable / wave.targets.max(1);
-        let reach = format!("  of {} in this wave, {} in all", wave.reaches, wave.targets);
+        let reach = format!(" of {} in this wave, {} in all", wave.reaches, wave.targets);
         lines.push(
             Line::from("  targets ")
                 .and(Tone::Good, &bar(share, bar_width))
@@ -462,7 +503,12 @@ pub fn facts(view: &StatusView) -> Vec<(String, String)> {
     let mut facts = Vec::new();
     if let Some(source) = &view.source {
         facts.push(("git".to_owned(), format!("{} {}", short(&source.commit), source.summary)));
-        facts.extend(source.problems.iter().map(|problem| (format!("git: {problem}"), "problem".to_owned())));
+        facts.extend(
+            source
+                .problems
+                .iter()
+                .map(|problem| (format!("git: {problem}"), "problem".to_owned())),
+        );
     }
     for target in &view.targets {
         let frozen = if target.frozen.is_some() { ", frozen" } else { "" };
@@ -471,11 +517,18 @@ pub fn facts(view: &StatusView) -> Vec<(String, String)> {
     for workload in &view.workloads {
         if let Some(wanted) = &workload.wanted {
             let text = format!("release {} is {}", short(&wanted.release), progress(workload, wanted));
-            let why = if wanted.message.is_empty() { String::new() } else { format!(": {}", wanted.message) };
+            let why = if wanted.message.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", wanted.message)
+            };
             facts.push((workload.name.clone(), text + &why));
         }
         if let Some(waiting) = &workload.waiting {
-            facts.push((format!("{} waits", workload.name), format!("{}: {}", waiting.on, waiting.message)));
+            facts.push((
+                format!("{} waits", workload.name),
+                format!("{}: {}", waiting.on, waiting.message),
+            ));
         }
         for unit in &workload.units {
             let key = format!("{}@{}", workload.name, unit.target);
@@ -484,7 +537,12 @@ pub fn facts(view: &StatusView) -> Vec<(String, String)> {
                 _ => "nothing".to_owned(),
             };
             let attempt = unit.attempt.as_ref().map(|attempt| {
-                format!("; {} brings release {} at {}%", attempt.deploy, short(&attempt.release), percent(attempt.weight))
+                format!(
+                    "; {} brings release {} at {}%",
+                    attempt.deploy,
+                    short(&attempt.release),
+                    percent(attempt.weight)
+                )
             });
             let mut text = format!("{running}, {}{}", word(&unit.phase), attempt.unwrap_or_default());
             for overlay in &unit.overlays {

@@ -244,27 +244,107 @@ fn troubled() -> StatusView {
 
 #[test]
 fn nothing_yet() {
-    insta::assert_snapshot!(text_of(&status(&empty()), WIDE), @"");
-    insta::assert_snapshot!(text_of(&live(&empty(), 80), WIDE), @"");
+    insta::assert_snapshot!(text_of(&status(&empty()), WIDE), @"
+    Git     no revision yet
+    Ledger  1 entry, 1 durable
+
+    no workloads yet: commit a manifest, or see examples/
+    ");
+    insta::assert_snapshot!(text_of(&live(&empty(), 80), WIDE), @"
+    Git     no revision yet
+    no workloads yet
+    ");
 }
 
 #[test]
 fn a_rollout_in_progress() {
-    insta::assert_snapshot!(text_of(&status(&rolling()), WIDE), @"");
+    insta::assert_snapshot!(text_of(&status(&rolling()), WIDE), @r#"
+    Git     3f2a9c1d6b0e "Raise the time-out", 1m10s ago
+    Ledger  120 entries, 119 durable
+
+    main/shop
+      Wanted   release 4be1c09d77aa by commit 3f2a9c1d6b0e "Raise the time-out": rolling wave 2 of 3, stable on 1 of 3 targets, for 1m
+               approvals before 25%: 1 of 2 (ann)
+               job before/migrate on site-a done, 40s ago
+               waits on approval just now: 25% needs 1 more approval; ended by `holdfast approve shop`
+      Running  site-a: generation 3, release 0ld0ld0ld0ld, 87.6%, for 11m40s
+               d1-42 brings generation 4, release 4be1c09d77aa: shifting at 12.3%, for 12s
+               parked for a way back: generation 2 (release beefbeefbeef)
+               waits on hold for 12s, 2m48s left: 12.3% holds for 3m; ended by `holdfast advance shop`, or its own end
+      Running  site-b: generation 4, release 4be1c09d77aa, 100%, for 11m40s
+      Running  site-c: generation 3, release 0ld0ld0ld0ld, 100%, for 11m40s
+               $ holdfast approve shop
+               $ holdfast pause shop
+    "#);
 }
 
 #[test]
 fn a_rollout_in_progress_on_a_narrow_terminal() {
     let text = text_of(&status(&rolling()), NARROW);
     assert!(text.lines().all(|line| line.chars().count() <= 50), "{text}");
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r#"
+    Git     3f2a9c1d6b0e "Raise the time-out", 1m10s
+            ago
+    Ledger  120 entries, 119 durable
+
+    main/shop
+      Wanted   release 4be1c09d77aa by commit
+               3f2a9c1d6b0e "Raise the time-out":
+               rolling wave 2 of 3, stable on 1 of 3
+               targets, for 1m
+               approvals before 25%: 1 of 2 (ann)
+               job before/migrate on site-a done, 40s
+                 ago
+               waits on approval just now: 25% needs 1
+                 more approval; ended by `holdfast
+                 approve shop`
+      Running  site-a: generation 3, release
+               0ld0ld0ld0ld, 87.6%, for 11m40s
+               d1-42 brings generation 4, release
+                 4be1c09d77aa: shifting at 12.3%, for
+                 12s
+               parked for a way back: generation 2
+                 (release beefbeefbeef)
+               waits on hold for 12s, 2m48s left:
+                 12.3% holds for 3m; ended by
+                 `holdfast advance shop`, or its own
+                 end
+      Running  site-b: generation 4, release
+               4be1c09d77aa, 100%, for 11m40s
+      Running  site-c: generation 3, release
+               0ld0ld0ld0ld, 100%, for 11m40s
+               $ holdfast approve shop
+               $ holdfast pause shop
+    "#);
 }
 
 #[test]
 fn trouble_of_every_kind() {
     let text = text_of(&status(&troubled()), WIDE);
     assert!(!text.replace('\n', "").contains(|c: char| c.is_control()), "{text:?}");
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r#"
+    Git     3f2a9c1d6b0e "Raise [2J the time-out", 1m10s ago
+            shop.yaml:3:1: unknown field "templat"
+            the branch was rewritten to ffffffffffff; nothing of it is taken until somebody accepts it
+    Ledger  120 entries, 119 durable
+    Target  site-c is unreachable for 15m: no route to host
+    Target  site-c is frozen by ann, for 1m: the fair
+            $ holdfast accept-rewrite ffffffffffffffffffffffffffffffffffffffff
+
+    main/shop  (unknown; frozen by ann, for 1m: the fair; suspended by its manifest)
+      Wanted   release 4be1c09d77aa by command (rollback of bob: checkout is slow), of commit 3f2a9c1d6b0e: halted, paused, for 1m
+               site-a failed: answered 500
+      Running  site-a: generation 3, release 0ld0ld0ld0ld, 100%, for 11m40s
+               drift of instances for 20s: 1 of 2 instances
+               d1-42 of release 4be1c09d77aa was rolled back: health: answered 500
+               | i1: cannot open /etc/app.toml
+               | i1:  [31mfatal
+      Running  site-c: generation 3, release 0ld0ld0ld0ld, 100%, for 11m40s
+               lagging for 15m: no route to host
+      Moved    r.example.com/shop:1 points at bbbbbbbbbbbb now; aaaaaaaaaaaa stays pinned
+      Kept out release 4be1c09d77aa: answered 500
+               $ holdfast thaw shop
+    "#);
 }
 
 #[test]
@@ -281,19 +361,68 @@ fn many_quiet_targets_are_one_line() {
         exits: vec!["holdfast rollback shop".into()],
         ..shop()
     });
-    insta::assert_snapshot!(text_of(&status(&view), WIDE), @"");
+    insta::assert_snapshot!(text_of(&status(&view), WIDE), @r#"
+    Git     3f2a9c1d6b0e "Raise the time-out", 1m10s ago
+    Ledger  120 entries, 119 durable
+
+    main/shop
+      Wanted   release 4be1c09d77aa by commit 3f2a9c1d6b0e "Raise the time-out": succeeded, for 1m
+      Running  11 targets (site-00, site-01, site-02 and 8 more): release 4be1c09d77aa, 100%, all for 10m
+      Running  site-07: generation 4, release 4be1c09d77aa, 100%, for 11m40s
+               unreachable: no route to host
+               $ holdfast rollback shop
+    "#);
 }
 
 #[test]
 fn the_live_view_has_bars() {
-    insta::assert_snapshot!(text_of(&live(&rolling(), 80), WIDE), @"");
-    insta::assert_snapshot!(text_of(&live(&troubled(), 50), NARROW), @"");
+    insta::assert_snapshot!(text_of(&live(&rolling(), 80), WIDE), @r#"
+    Git     3f2a9c1d6b0e "Raise the time-out", 1m10s ago
+
+    main/shop  release 4be1c09d77aa: rolling wave 2 of 3, stable on 1 of 3 targets, for 1m
+      targets ██████░░░░░░░░░░░░░░ 1 of 2 in this wave, 3 in all
+               approvals before 25%: 1 of 2 (ann)
+               waits on approval just now: 25% needs 1 more approval; ended by `holdfast approve shop`
+      site-a ██░░░░░░░░░░░░░░░░░░ 12.3%  shifting; waits on hold, 2m48s left
+      site-b ████████████████████  100%  stable
+      site-c ░░░░░░░░░░░░░░░░░░░░    0%  stable
+    "#);
+    insta::assert_snapshot!(text_of(&live(&troubled(), 50), NARROW), @r#"
+    Git     3f2a9c1d6b0e "Raise [2J the time-out",
+            1m10s ago
+            shop.yaml:3:1: unknown field "templat"
+            the branch was rewritten to ffffffffffff;
+              nothing of it is taken until somebody
+              accepts it
+    Target  site-c is unreachable for 15m: no route to
+            host
+    Target  site-c is frozen by ann, for 1m: the fair
+
+    main/shop  release 4be1c09d77aa: halted, paused,
+      for 1m
+               site-a failed: answered 500
+      site-a ░░░░░░░░    0%  stable; d1-42 was rolled
+                             back: answered 500
+      site-c ░░░░░░░░    0%  stable; lagging
+    "#);
 }
 
 #[test]
 fn facts_for_a_pipe() {
-    let facts: Vec<String> = facts(&rolling()).into_iter().map(|(key, text)| format!("{key}: {text}")).collect();
-    insta::assert_snapshot!(facts.join("\n"), @"");
+    let facts: Vec<String> = facts(&rolling())
+        .into_iter()
+        .map(|(key, text)| format!("{key}: {text}"))
+        .collect();
+    insta::assert_snapshot!(facts.join("\n"), @"
+    git: 3f2a9c1d6b0e Raise the time-out
+    target site-a: ok
+    target site-b: ok
+    main/shop: release 4be1c09d77aa is rolling wave 2 of 3, stable on 1 of 3 targets
+    main/shop waits: approval: 25% needs 1 more approval
+    main/shop@site-a: generation 3, release 0ld0ld0ld0ld, shifting; d1-42 brings release 4be1c09d77aa at 12.3%; waits on hold
+    main/shop@site-b: generation 4, release 4be1c09d77aa, stable
+    main/shop@site-c: generation 3, release 0ld0ld0ld0ld, stable
+    ");
 }
 
 #[test]
@@ -306,10 +435,13 @@ fn colours() {
         wanted: Some(wanted(RolloutState::Succeeded)),
         ..shop()
     });
-    insta::assert_snapshot!(format!("{:?}", text_of(&status(&view), style).lines().nth(4)), @"");
+    insta::assert_snapshot!(format!("{:?}", text_of(&status(&view), style).lines().nth(4)), @r#"Some("\u{1b}[32m  Wanted   release 4be1c09d77aa by commit 3f2a9c1d6b0e \"Raise the time-out\": succeeded, for 1m\u{1b}[0m")"#);
 }
 
 #[test]
 fn one_is_not_many() {
-    assert_eq!((count(1, "entry", "entries"), count(0, "entry", "entries")), ("1 entry".into(), "0 entries".into()));
+    assert_eq!(
+        (count(1, "entry", "entries"), count(0, "entry", "entries")),
+        ("1 entry".into(), "0 entries".into())
+    );
 }

@@ -16,10 +16,34 @@ const EXIT_CODES: &str = "Exit codes:
 
 /// Command, and how it is used.
 const EXAMPLES: &[(&str, &[&str])] = &[
-    ("init", &["holdfast init /srv/deploy.git", "holdfast --config prod.yaml init ssh://git@example.com/deploy.git"]),
-    ("run", &["holdfast run", "holdfast run --log-format json --log holdfast=debug"]),
+    (
+        "init",
+        &[
+            "holdfast init /srv/deploy.git",
+            "holdfast --config prod.yaml init ssh://git@example.com/deploy.git",
+            "holdfast init /srv/deploy.git --edge site-a",
+        ],
+    ),
+    (
+        "bundle pack",
+        &[
+            "holdfast bundle pack shop.wasm --layout bundles/shop --tag 1.4.2",
+            "holdfast bundle pack site/ --layout bundles/site --tag 2026-11-24",
+        ],
+    ),
+    (
+        "run",
+        &["holdfast run", "holdfast run --log-format json --log holdfast=debug"],
+    ),
     ("demo", &["holdfast demo"]),
-    ("validate", &["holdfast validate .", "holdfast validate holdfast.yaml", "holdfast validate clusters/prod --json"]),
+    (
+        "validate",
+        &[
+            "holdfast validate .",
+            "holdfast validate holdfast.yaml",
+            "holdfast validate clusters/prod --json",
+        ],
+    ),
     ("plan", &["holdfast plan", "holdfast plan clusters/prod"]),
     (
         "status",
@@ -32,28 +56,71 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("sync", &["holdfast sync"]),
-    ("rollback", &["holdfast rollback shop --reason \"checkout is slow\"", "holdfast rollback shop --to 4be1c09d77aa"]),
-    ("approve", &["holdfast approve shop", "holdfast approve shop --step 100% --if-release 4be1c09d77aa"]),
+    (
+        "rollback",
+        &[
+            "holdfast rollback shop --reason \"checkout is slow\"",
+            "holdfast rollback shop --to 4be1c09d77aa",
+        ],
+    ),
+    (
+        "approve",
+        &[
+            "holdfast approve shop",
+            "holdfast approve shop --step 100% --if-release 4be1c09d77aa",
+        ],
+    ),
     ("pause", &["holdfast pause shop --reason \"looking at the errors\""]),
     ("resume", &["holdfast resume shop"]),
     ("abort", &["holdfast abort shop --reason \"wrong prices\""]),
     ("advance", &["holdfast advance shop", "holdfast advance shop --if-step 25%"]),
     ("retry", &["holdfast retry shop --reason \"the registry is back\""]),
     ("deploy", &["holdfast deploy shop --now --reason \"the fix cannot wait\""]),
-    ("freeze", &["holdfast freeze shop --reason \"the fair\"", "holdfast freeze --target site-a --reason \"new cables\""]),
+    (
+        "freeze",
+        &[
+            "holdfast freeze shop --reason \"the fair\"",
+            "holdfast freeze --target site-a --reason \"new cables\"",
+        ],
+    ),
     ("thaw", &["holdfast thaw shop", "holdfast thaw --target site-a"]),
     ("repin", &["holdfast repin shop registry.example.com/shop:1.4"]),
     ("allow-heals", &["holdfast allow-heals --reason \"the rack was rebuilt\""]),
     ("allow-removals", &["holdfast allow-removals shop"]),
-    ("accept-rewrite", &["holdfast accept-rewrite 3f2a9c1d6b0e4c5a8f7e9d0b1a2c3d4e5f607182"]),
+    (
+        "accept-rewrite",
+        &["holdfast accept-rewrite 3f2a9c1d6b0e4c5a8f7e9d0b1a2c3d4e5f607182"],
+    ),
     ("quarantine list", &["holdfast quarantine list"]),
-    ("quarantine lift", &["holdfast quarantine lift shop 4be1c09d77aa --reason \"it was the database\""]),
-    ("ledger log", &["holdfast ledger log", "holdfast ledger log -n 500 --workload shop --kind rollout"]),
+    (
+        "quarantine lift",
+        &["holdfast quarantine lift shop 4be1c09d77aa --reason \"it was the database\""],
+    ),
+    (
+        "ledger log",
+        &[
+            "holdfast ledger log",
+            "holdfast ledger log -n 500 --workload shop --kind rollout",
+        ],
+    ),
     ("ledger show", &["holdfast ledger show 812"]),
-    ("ledger verify", &["holdfast ledger verify", "holdfast ledger verify /mnt/copy/ledger"]),
-    ("audit digest", &["holdfast audit digest sha256:9f86d081884c", "holdfast audit digest 9f86d081884c --json"]),
+    (
+        "ledger verify",
+        &["holdfast ledger verify", "holdfast ledger verify /mnt/copy/ledger"],
+    ),
+    (
+        "audit digest",
+        &[
+            "holdfast audit digest sha256:9f86d081884c",
+            "holdfast audit digest 9f86d081884c --json",
+        ],
+    ),
     ("audit target", &["holdfast audit target site-a"]),
     ("audit why", &["holdfast audit why d1-42", "holdfast audit why shop@site-a"]),
+    (
+        "explain",
+        &["holdfast explain Workload", "holdfast explain Workload.strategy.canary.steps"],
+    ),
     ("schema", &["holdfast schema > holdfast.schema.json"]),
     (
         "completions",
@@ -63,7 +130,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "holdfast completions fish > ~/.config/fish/completions/holdfast.fish",
         ],
     ),
-    ("man", &["holdfast man | man -l -", "holdfast man --dir /usr/local/share/man/man1"]),
+    (
+        "man",
+        &["holdfast man | man -l -", "holdfast man --dir /usr/local/share/man/man1"],
+    ),
     (
         "edge-node",
         &["holdfast edge-node --dir /var/lib/site --token-file /etc/site.token --registries registries.yaml"],
@@ -174,7 +244,11 @@ mod tests {
                     }
                 }
                 let parsed = command().try_get_matches_from(&words);
-                assert!(parsed.is_ok(), "{path}: {example}: {}", parsed.err().map(|e| e.to_string()).unwrap_or_default());
+                assert!(
+                    parsed.is_ok(),
+                    "{path}: {example}: {}",
+                    parsed.err().map(|e| e.to_string()).unwrap_or_default()
+                );
             }
         }
     }

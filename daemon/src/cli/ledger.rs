@@ -118,12 +118,12 @@ fn log(
     if out.is_json {
         out.json(&json!({ "as_of": size, "entries": found }));
     } else if found.is_empty() {
-        out.line(&format!("no such entries (as of {size})"));
+        out.line(&format!("no such entries (as of entry {})", size.saturating_sub(1)));
     } else {
         let epoch = epoch_of(&ledger)?;
         let rows: Vec<Vec<String>> = found.iter().map(|entry| row(entry, epoch)).collect();
         out.table(&["SEQ", "WALL", "KIND", "ON", "WHAT"], &rows);
-        out.line(&out.paint(Tone::Dim, &format!("as of {size}")));
+        out.line(&out.paint(Tone::Dim, &format!("as of entry {}", size.saturating_sub(1))));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -206,6 +206,7 @@ pub fn what(body: &Body) -> String {
                 outcome,
                 reason,
                 message,
+                ..
             } => format!("ended {}: {reason}: {message}", name(outcome)),
             AttemptChange::Fingerprint { fingerprint } => format!("fingerprint {fingerprint}"),
         },
@@ -224,6 +225,18 @@ pub fn what(body: &Body) -> String {
         Body::Command(command) => format!("{} {}", command.verb.name(), command.reason),
         Body::Target(change) => serde_json::to_string(change).unwrap_or_default(),
         Body::Plugin(plugin) => format!("{} {}", plugin.name, plugin.digest),
+        Body::Selection(selection) => format!(
+            "{} of {}, best of {} tags",
+            selection.tag, selection.repository, selection.candidates
+        ),
+        Body::Drift(drift) => format!(
+            "{}: wanted {}, seen {}: {}",
+            name(&drift.what),
+            drift.wanted,
+            drift.seen,
+            drift.answer.as_str()
+        ),
+        Body::Guard(guard) => format!("limit {} of {} is reached", guard.limit, guard.class),
         Body::Clock(_) => String::new(),
     }
 }

@@ -1,18 +1,12 @@
-//! `validate` and `plan`: what manifests say, before anything is done about it.
+//! `validate`: what manifests say, before anything is done about it.
 
 use super::error::{CliError, NEGATIVE};
 use super::show::{Out, Tone};
-use crate::adapters::git::GitSource;
 use crate::operator;
 use holdfast_core::ids::Digest;
 use holdfast_core::manifest::{ConfigFiles, Desired, FileProblem, ParsedFile, Problem, Severity, assemble, parse_file, render};
-use holdfast_core::plan::rollout::{captured, runs};
-use holdfast_core::release::Release;
-use holdfast_core::spec::{ArtifactSpec, Selector};
-use holdfast_core::state::{State, WorkloadState};
-use holdfast_ledger::{Ledger, Options, load_state};
 use holdfast_registry::Reference;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,10 +16,10 @@ const FILES_MAX: usize = 20_000;
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// A directory's manifests, read like a commit's.
-struct Directory {
+pub(super) struct Directory {
     root: PathBuf,
     files: BTreeMap<String, ParsedFile>,
-    texts: BTreeMap<String, String>,
+    pub(super) texts: BTreeMap<String, String>,
     problems: Vec<FileProblem>,
 }
 
@@ -86,7 +80,7 @@ impl Directory {
     }
 }
 
-fn read_directory(root: &Path) -> Result<Directory, CliError> {
+pub(super) fn read_directory(root: &Path) -> Result<Directory, CliError> {
     let mut directory = Directory::new(root);
     let mut open = vec![root.to_owned()];
     while let Some(dir) = open.pop() {
@@ -126,7 +120,7 @@ fn check_reference(text: &str) -> Result<(), String> {
     Reference::parse(text).map(drop).map_err(|error| error.to_string())
 }
 
-fn desired_of(directory: &Directory, repository: &str) -> Desired {
+pub(super) fn desired_of(directory: &Directory, repository: &str) -> Desired {
     assemble(repository, &directory.files, &directory.problems, directory, &check_reference)
 }
 
@@ -197,7 +191,7 @@ fn report(problems: &[Problem], texts: &BTreeMap<String, String>, what: &str, ou
             let text = render(problem, texts.get(&problem.file).map(String::as_str));
             let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
             out.line(&out.paint(tone, first));
-            out.line(rest.trim_end_matches('\n'));
+            out.lines(rest);
         }
         let warnings = problems.len() - errors;
         match errors {
@@ -207,166 +201,4 @@ fn report(problems: &[Problem], texts: &BTreeMap<String, String>, what: &str, ou
         }
     }
     ExitCode::from(if errors == 0 { 0 } else { NEGATIVE })
-}
-
-/// What would happen now, as far as the ledger's State and the manifests tell.
-pub fn plan(config: &Path, path: Option<&Path>, out: &Out) -> Result<ExitCode, CliError> {
-    let operator = operator::load(config)?;
-    let ledger_dir = operator.ledger_dir();
-    let state = match ledger_dir.is_dir() {
-        true => {
-            let (mut ledger, _) = Ledger::open_read_only(&ledger_dir, Options::default())?;
-            load_state(&mut ledger)?.0
-        }
-        false => State::default(),
-    };
-    let (desired, texts) = match path {
-        Some(path) => {
-            let directory = read_directory(path)?;
-            (desired_of(&directory, &operator.repository.name), directory.texts)
-        }
-        None => {
-            // A mirror of its own: the daemon's may be in use.
-            let mirror = tempfile::tempdir().map_err(|source| CliError::io("a temporary directory cannot be made", source))?;
-            let source = GitSource::open(&operator.repository, mirror.path())?;
-            let head = source.fetch(None)?;
-            let (desired, _) =
-                crate::shell::load_desired(&source, &head.commit, &operator.repository.name, &mut BTreeMap::new())?;
-            (desired, BTreeMap::new())
-        }
-    };
-    let errors = desired
-        .problems
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-        .count();
-    let steps = steps(&desired, &state);
-    if out.is_json {
-        out.json(&json!({ "ok": errors == 0, "steps": steps, "problems": desired.problems }));
-        return Ok(ExitCode::from(if errors == 0 { 0 } else { NEGATIVE }));
-    }
-    for problem in &desired.problems {
-        out.line(render(problem, texts.get(&problem.file).map(String::as_str)).trim_end());
-    }
-    if steps.is_empty() {
-        out.line("nothing to do: everything is as the manifests say");
-    } else {
-        let text = |step: &Value, key: &str| step[key].as_str().unwrap_or_default().to_owned();
-        let rows: Vec<Vec<String>> = steps
-            .iter()
-            .map(|step| {
-                ["action", "workload", "target", "detail"]
-                    .iter()
-                    .map(|key| text(step, key))
-                    .collect()
-            })
-            .collect();
-        out.table(&["ACTION", "WORKLOAD", "TARGET", "DETAIL"], &rows);
-    }
-    Ok(ExitCode::from(if errors == 0 { 0 } else { NEGATIVE }))
-}
-
-/// The reference that this very selection stands for by now.
-fn selected(known: &WorkloadState, name: &str, artifact: &ArtifactSpec) -> Option<String> {
-    let same = known.spec.as_ref()?.artifacts.get(name) == Some(artifact);
-    same.then(|| known.reference(name)).flatten()
-}
-
-fn shown_selector(select: &Selector) -> String {
-    match select {
-        Selector::Semver(requirement) => format!("semver {requirement}"),
-        Selector::Regex(pattern) => format!("regex {pattern}"),
-    }
-}
-
-fn steps(desired: &Desired, state: &State) -> Vec<Value> {
-    let mut steps = Vec::new();
-    let mut step = |action: &str, workload: &str, target: &str, detail: String| {
-        steps.push(json!({ "action": action, "workload": workload, "target": target, "detail": detail }));
-    };
-    for (id, spec) in &desired.workloads {
-        let known = state.workloads.get(id);
-        let mut digests = BTreeMap::new();
-        for (name, artifact) in &spec.artifacts {
-            let (action, reference, detail) = match artifact {
-                ArtifactSpec::Reference(text) => (
-                    "pin",
-                    Some(text.clone()),
-                    format!("{text} is resolved to a digest once, and written down"),
-                ),
-                ArtifactSpec::Select { repository, select } => (
-                    "select",
-                    known.and_then(|known| selected(known, name, artifact)),
-                    format!(
-                        "the best tag of {repository} by {} is resolved to a digest",
-                        shown_selector(select)
-                    ),
-                ),
-            };
-            match reference.and_then(|reference| known?.pins.get(&reference)) {
-                Some(pin) => drop(digests.insert(name.clone(), pin.digest.clone())),
-                None => step(action, id.as_str(), "", detail),
-            }
-        }
-        let release = (digests.len() == spec.artifacts.len()).then(|| Release::from_spec(spec, &digests).id());
-        let shown = release
-            .as_ref()
-            .map_or("a new release".to_owned(), |release| format!("release {}", release.short()));
-        for (name, target) in desired
-            .targets
-            .iter()
-            .filter(|(name, target)| spec.placement.includes(name, &target.labels))
-        {
-            let unit = known.and_then(|known| known.units.get(name));
-            let is_there = release
-                .as_ref()
-                .zip(unit)
-                .is_some_and(|(release, unit)| runs(unit, release, &captured(target).0));
-            let quarantined = release
-                .as_ref()
-                .and_then(|release| known?.quarantined(release, &captured(target).0, spec.attempt));
-            match (unit.and_then(|unit| unit.current), quarantined) {
-                _ if is_there => {}
-                (_, Some(quarantine)) => step(
-                    "refuse",
-                    id.as_str(),
-                    name,
-                    format!("{shown} is quarantined: {}", quarantine.message),
-                ),
-                (None, None) => step("launch", id.as_str(), name, format!("{shown}, first generation")),
-                (Some(generation), None) => step(
-                    "replace",
-                    id.as_str(),
-                    name,
-                    format!("generation {generation} by {shown}, {}", spec.strategy.name()),
-                ),
-            }
-        }
-    }
-    for (id, known) in &state.workloads {
-        let gone = !desired.workloads.contains_key(id) && !desired.unknown_workloads.contains(id);
-        for (target, unit) in known.units.iter().filter(|(_, unit)| unit.current.is_some()) {
-            let unplaced = desired
-                .workloads
-                .get(id)
-                .zip(desired.targets.get(target))
-                .is_some_and(|(spec, t)| !spec.placement.includes(target, &t.labels));
-            if (gone && desired.absence_proven) || unplaced {
-                step(
-                    "retire",
-                    id.as_str(),
-                    target,
-                    format!("generation {}: no manifest places it here", unit.current.unwrap_or_default()),
-                );
-            } else if gone {
-                step(
-                    "keep",
-                    id.as_str(),
-                    target,
-                    "not named, but some file cannot be read: its absence is not proven".into(),
-                );
-            }
-        }
-    }
-    steps
 }

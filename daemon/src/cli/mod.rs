@@ -1,14 +1,19 @@
 //! The command line. Data goes to stdout, everything else to stderr; `--json` prints data as JSON.
 
 mod audit;
+mod book;
+mod bundle;
 mod commands;
 mod commit;
 mod draw;
 mod error;
 mod explain;
 mod help;
+mod init;
 mod ledger;
+mod log;
 mod manifests;
+mod plan;
 mod run;
 mod show;
 mod status;
@@ -27,7 +32,14 @@ use std::process::ExitCode;
 #[command(name = "holdfast", version, max_term_width = 100)]
 struct Cli {
     /// Operator's configuration
-    #[arg(long, short, global = true, default_value = "holdfast.yaml", env = "HOLDFAST_CONFIG", hide_env_values = true)]
+    #[arg(
+        long,
+        short,
+        global = true,
+        default_value = "holdfast.yaml",
+        env = "HOLDFAST_CONFIG",
+        hide_env_values = true
+    )]
     config: PathBuf,
     /// Print data as JSON
     #[arg(long, global = true)]
@@ -42,7 +54,13 @@ enum Command {
     Init {
         /// Path or URL of the desired-state repository
         repository: String,
+        /// Also set up an edge site on this machine: its binding, token and registries
+        #[arg(long, value_name = "NAME")]
+        edge: Option<String>,
     },
+    /// Make bundles: what an edge site runs
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Run the daemon
     Run(run::RunArgs),
     /// Show the main job on embedded defaults: sites, daemon, commits, a bad release, a crash
@@ -50,6 +68,9 @@ enum Command {
     /// The demo's client
     #[command(hide = true)]
     DemoTraffic(crate::demo::TrafficArgs),
+    /// One process of the demo, in a session of its own
+    #[command(hide = true)]
+    DemoProcess(crate::demo::ProcessArgs),
     /// Check manifests, or a holdfast.yaml: every problem at its place
     Validate {
         /// Directory, or file
@@ -153,12 +174,14 @@ fn dispatch(cli: Cli, out: &show::Out) -> Result<ExitCode, CliError> {
     let config = cli.config;
     let on = |on: &commands::OnWorkload, wish| commands::on_workload(&config, on, wish, out);
     match &cli.command {
-        Command::Init { repository } => commands::init(&config, repository),
+        Command::Init { repository, edge } => init::init(&config, repository, edge.as_deref()),
+        Command::Bundle(command) => bundle::run(command, out),
         Command::Run(args) => run::daemon(&config, args),
         Command::Demo(args) => Ok(crate::demo::run(args, cli.json)),
         Command::DemoTraffic(args) => Ok(crate::demo::traffic(args)),
+        Command::DemoProcess(args) => Ok(crate::demo::process(args)),
         Command::Validate { path } => manifests::validate(path, out),
-        Command::Plan { path } => manifests::plan(&config, path.as_deref(), out),
+        Command::Plan { path } => plan::plan(&config, path.as_deref(), out),
         Command::Status(args) => status::status(&config, args, out),
         Command::Sync => commands::sync(&config, out),
         Command::Rollback(args) => commands::rollback(&config, args, out),

@@ -1,34 +1,23 @@
 //! `run` and `edge-node`: the programs that stay.
 
 use super::error::CliError;
+use super::log::LogArgs;
+use crate::shell::RunState;
 use holdfast_edge_node::{EdgeNodeConfig, TlsFiles};
 use holdfast_registry::{Registries, RegistryConfig};
+use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use tracing_subscriber::EnvFilter;
 
 #[derive(clap::Args)]
 pub struct RunArgs {
     #[command(flatten)]
     log: LogArgs,
-}
-
-#[derive(clap::Args)]
-pub struct LogArgs {
-    /// How log lines look
-    #[arg(long, value_enum, default_value = "human")]
-    log_format: LogFormat,
-    /// What is logged, as in info or holdfast=debug
-    #[arg(long, default_value = "info", env = "HOLDFAST_LOG")]
-    log: String,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum LogFormat {
-    Human,
-    Json,
 }
 
 #[derive(clap::Args)]
@@ -70,21 +59,6 @@ pub struct EdgeNodeArgs {
     log: LogArgs,
 }
 
-fn start_log(args: &LogArgs) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
-        CliError::usage(
-            format!("--log {:?}: {error}", args.log),
-            "as in info, debug, or holdfast=debug",
-        )
-    })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Human => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
-    Ok(())
-}
-
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -93,7 +67,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 }
 
 pub fn daemon(config: &Path, args: &RunArgs) -> Result<ExitCode, CliError> {
-    start_log(&args.log)?;
+    args.log.start()?;
     let operator = crate::operator::load(config)?;
     let bytes = std::fs::read(config).map_err(|source| CliError::io(format!("{} cannot be read", config.display()), source))?;
     std::fs::create_dir_all(&operator.data)
@@ -102,23 +76,36 @@ pub fn daemon(config: &Path, args: &RunArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// sd_notify(3): one datagram, if somebody waits for it.
-fn notify_systemd() {
-    tracing::info!("ready");
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+/// sd_notify(3): one datagram for each state, if somebody waits for it.
+fn notify_systemd(state: RunState) {
+    tracing::info!(state = state.as_str(), "state");
+    let word: &[u8] = match state {
+        RunState::Starting => return,
+        RunState::Ready => b"READY=1",
+        RunState::Stopping => b"STOPPING=1",
+    };
+    let Some(place) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
     };
-    let socket = std::os::unix::net::UnixDatagram::unbound();
-    if let Err(error) = socket.and_then(|socket| socket.send_to(b"READY=1", path)) {
+    if let Err(error) = notify(&place, word) {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
-            "systemd was not told that the daemon is ready"
+            "systemd was not told what the daemon is at"
         );
     }
 }
 
+/// A path, or `@NAME` for an abstract address.
+fn notify(place: &OsStr, word: &[u8]) -> std::io::Result<()> {
+    let address = match place.as_bytes() {
+        [b'@', name @ ..] => SocketAddrUnix::from_abstract_name(name)?,
+        _ => SocketAddrUnix::from_pathname(place)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(word, &address).map(drop)
+}
+
 pub fn edge_node(args: &EdgeNodeArgs) -> Result<ExitCode, CliError> {
-    start_log(&args.log)?;
+    args.log.start()?;
     let text = std::fs::read_to_string(&args.registries)
         .map_err(|source| CliError::io(format!("{} cannot be read", args.registries.display()), source))?;
     let configs: Vec<RegistryConfig> = serde_yaml::from_str(&text).map_err(|error| {

@@ -79,8 +79,7 @@ impl From<&Line> for Line {
 /// Without control characters, and without those that turn the direction of text around.
 pub fn clean(text: &str) -> String {
     let forges = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
     };
     text.chars().map(|c| if forges(c) { ' ' } else { c }).collect()
 }
@@ -245,7 +244,9 @@ impl Out {
 
     /// Columns as wide as they need be; the last one is wrapped, and what does not fit at all is stacked.
     pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
-        table(header, rows, self.style.columns).iter().for_each(|line| self.line(line));
+        table(header, rows, self.style.columns)
+            .iter()
+            .for_each(|line| self.line(line));
     }
 
     /// Text or escape sequences of our own making, as they are.
@@ -390,9 +391,17 @@ mod tests {
     #[test]
     fn long_lines_are_wrapped_between_words() {
         let line = Line::from("  Wanted   release abc of commit def: rolling");
-        insta::assert_snapshot!(narrow(24).render(&line), @"");
+        insta::assert_snapshot!(narrow(24).render(&line), @"
+        Wanted   release abc
+          of commit def:
+          rolling
+        ");
         let word = Line::from("  aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa bbb");
-        insta::assert_snapshot!(narrow(20).render(&word), @"");
+        insta::assert_snapshot!(narrow(20).render(&word), @"
+        aaaaaaaaaaaaaaaaaa
+          aaaaaaaaaaaaaaaa
+          aa bbb
+        ");
         let wide = Line::from("漢漢漢 漢漢漢漢 漢漢漢");
         assert!(narrow(20).render(&wide).lines().all(|row| width_of(row) <= 20));
     }
@@ -400,12 +409,34 @@ mod tests {
     #[test]
     fn tables_wrap_and_then_stack() {
         let rows = [
-            vec!["1".into(), "rollout".into(), "the release is rolled out to all targets now".into()],
+            vec![
+                "1".into(),
+                "rollout".into(),
+                "the release is rolled out to all targets now".into(),
+            ],
             vec!["12".into(), "pin".into(), String::new()],
         ];
         let header = ["SEQ", "KIND", "WHAT"];
-        insta::assert_snapshot!(text_of(&table(&header, &rows, None), WIDE), @"");
-        insta::assert_snapshot!(text_of(&table(&header, &rows, Some(36)), narrow(36)), @"");
-        insta::assert_snapshot!(text_of(&table(&header, &rows, Some(24)), narrow(24)), @"");
+        insta::assert_snapshot!(text_of(&table(&header, &rows, None), WIDE), @"
+        SEQ  KIND     WHAT
+        1    rollout  the release is rolled out to all targets now
+        12   pin
+        ");
+        insta::assert_snapshot!(text_of(&table(&header, &rows, Some(36)), narrow(36)), @"
+        SEQ  KIND     WHAT
+        1    rollout  the release is rolled
+                      out to all targets now
+        12   pin
+        ");
+        insta::assert_snapshot!(text_of(&table(&header, &rows, Some(24)), narrow(24)), @"
+        SEQ   1
+        KIND  rollout
+        WHAT  the release is
+              rolled out to all
+              targets now
+
+        SEQ   12
+        KIND  pin
+        ");
     }
 }

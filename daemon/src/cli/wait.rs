@@ -8,7 +8,7 @@ pub use decide::{Decision, Outcome};
 use super::error::CliError;
 use super::show::{Line, Out, Tone};
 use super::{draw, status};
-use crate::api::{Ask, ClientError, FindBy, ask};
+use crate::api::{Ask, ClientError, FindBy, LedgerQuestion, ask};
 use crate::operator::Operator;
 use decide::{after_target_change, decide};
 use holdfast_core::entry::{Body, Entry, SpecObject};
@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(200);
+/// A daemon that was just started may not listen yet.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
 const PAGE: usize = 500;
 /// Entries of one workload that are looked at, at most.
 const PAGES_MAX: usize = 100;
@@ -63,12 +65,11 @@ enum Follows {
 }
 
 pub fn find(operator: &Operator, by: FindBy, key: &str, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>, CliError> {
-    let ask_for = Ask::Find {
-        by,
-        key: key.to_owned(),
+    let ask_for = Ask::Ledger(LedgerQuestion::Find {
+        keys: vec![(by, key.to_owned())],
         before,
         limit,
-    };
+    });
     let mut answer = ask(&operator.socket(), &ask_for)?;
     serde_json::from_value(answer["entries"].take()).map_err(|error| CliError::Client(ClientError::Json(error)))
 }
@@ -81,7 +82,13 @@ fn away(error: &CliError) -> bool {
 #[allow(clippy::disallowed_methods, reason = "a person waits in real time")]
 pub fn wait(operator: &Operator, commit: &str, only: Option<&str>, timeout: Duration) -> Result<Report, CliError> {
     let begun = Instant::now();
-    ask(&operator.socket(), &Ask::Sync)?;
+    while let Err(error) = ask(&operator.socket(), &Ask::Sync) {
+        let may_start = matches!(error, ClientError::NotRunning { .. }) && begun.elapsed() < STARTS_WITHIN.min(timeout);
+        if !may_start {
+            return Err(error.into());
+        }
+        std::thread::sleep(POLL);
+    }
     let mut waiter = Waiter {
         operator,
         commit,
@@ -140,12 +147,21 @@ impl Waiter<'_> {
                     decide(*seq, entries, seen, view.epoch)
                 }
             };
-            if let Some(decision) = case.decision.as_mut().filter(|d| d.outcome == Outcome::Problem && self.only.is_some()) {
+            if let Some(decision) = case
+                .decision
+                .as_mut()
+                .filter(|d| d.outcome == Outcome::Problem && self.only.is_some())
+            {
                 decision.message.clone_from(&problems);
             }
             case.waiting = seen.filter(|_| case.decision.is_none()).and_then(first_wait);
         }
-        let decisions: Vec<&Decision> = self.report.workloads.iter().filter_map(|case| case.decision.as_ref()).collect();
+        let decisions: Vec<&Decision> = self
+            .report
+            .workloads
+            .iter()
+            .filter_map(|case| case.decision.as_ref())
+            .collect();
         let bad = self.report.verdict == Overall::NotLive || decisions.iter().any(|decision| !decision.outcome.is_good());
         let all = decisions.len() == self.report.workloads.len();
         if bad || all {
@@ -232,7 +248,10 @@ fn cases(specs: &[Entry], t: u64, view: &StatusView, only: Option<&str>) -> Vec<
                 follows.insert(id.to_string(), Follows::Spec { seq: entry.seq, entries });
             }
             (SpecObject::Target { .. }, _, Some(target)) => {
-                let here = view.workloads.iter().filter(|w| w.units.iter().any(|unit| unit.target == *target));
+                let here = view
+                    .workloads
+                    .iter()
+                    .filter(|w| w.units.iter().any(|unit| unit.target == *target));
                 for workload in here {
                     follows.entry(workload.name.clone()).or_insert(Follows::Targets { since: t });
                 }

@@ -100,30 +100,63 @@ fn every_way_a_rollout_can_end() {
         ("nothing yet", vec![own()], None),
         ("under way", vec![own(), begun()], None),
         ("held wave", vec![own(), begun(), rollout(12, SPEC, "holding", "")], None),
-        ("live", vec![own(), begun(), rollout(12, SPEC, "succeeded", "")], Some((Live, ""))),
+        (
+            "live",
+            vec![own(), begun(), rollout(12, SPEC, "succeeded", "")],
+            Some((Live, "")),
+        ),
         (
             "live, and opened again for a new target",
-            vec![own(), begun(), rollout(12, SPEC, "succeeded", ""), rollout(13, SPEC, "rolling", "")],
+            vec![
+                own(),
+                begun(),
+                rollout(12, SPEC, "succeeded", ""),
+                rollout(13, SPEC, "rolling", ""),
+            ],
             Some((Live, "")),
         ),
         (
             "live, until the next one",
-            vec![own(), begun(), rollout(12, SPEC, "succeeded", ""), newer(), rollout(31, 30, "rolling", "")],
+            vec![
+                own(),
+                begun(),
+                rollout(12, SPEC, "succeeded", ""),
+                newer(),
+                rollout(31, 30, "rolling", ""),
+            ],
             Some((Live, "")),
         ),
         (
             "taken back after it was live",
-            vec![own(), begun(), rollout(12, SPEC, "succeeded", ""), command(13, SPEC, "rollback"), rollout(14, 13, "rolling", "")],
+            vec![
+                own(),
+                begun(),
+                rollout(12, SPEC, "succeeded", ""),
+                command(13, SPEC, "rollback"),
+                rollout(14, 13, "rolling", ""),
+            ],
             Some((RolledBack, "by ann: wrong prices")),
         ),
         (
             "taken back on the way",
-            vec![own(), begun(), command(12, SPEC, "rollback"), rollout(13, SPEC, "superseded", ""), rollout(14, 12, "succeeded", "")],
+            vec![
+                own(),
+                begun(),
+                command(12, SPEC, "rollback"),
+                rollout(13, SPEC, "superseded", ""),
+                rollout(14, 12, "succeeded", ""),
+            ],
             Some((RolledBack, "by ann: wrong prices")),
         ),
         (
             "aborted",
-            vec![own(), begun(), command(12, SPEC, "abort"), rollout(13, SPEC, "aborted", ""), rollout(14, 12, "succeeded", "")],
+            vec![
+                own(),
+                begun(),
+                command(12, SPEC, "abort"),
+                rollout(13, SPEC, "aborted", ""),
+                rollout(14, 12, "succeeded", ""),
+            ],
             Some((Aborted, "by ann: wrong prices")),
         ),
         (
@@ -131,13 +164,27 @@ fn every_way_a_rollout_can_end() {
             vec![own(), begun(), command(12, SPEC, "abort"), rollout(13, SPEC, "aborting", "")],
             Some((Aborted, "by ann: wrong prices")),
         ),
-        ("refused", vec![own(), rollout(11, SPEC, "refused", "a: no canary here")], Some((Refused, "a: no canary here"))),
+        (
+            "refused",
+            vec![own(), rollout(11, SPEC, "refused", "a: no canary here")],
+            Some((Refused, "a: no canary here")),
+        ),
         (
             "overtaken on the way",
-            vec![own(), begun(), newer(), rollout(31, SPEC, "superseded", ""), rollout(32, 30, "rolling", "")],
+            vec![
+                own(),
+                begun(),
+                newer(),
+                rollout(31, SPEC, "superseded", ""),
+                rollout(32, 30, "rolling", ""),
+            ],
             Some((Superseded, "by commit c2c2c2c2c2c2")),
         ),
-        ("overtaken before it began", vec![own(), newer()], Some((Superseded, "by commit c2c2c2c2c2c2"))),
+        (
+            "overtaken before it began",
+            vec![own(), newer()],
+            Some((Superseded, "by commit c2c2c2c2c2c2")),
+        ),
         (
             "a command came first",
             vec![own(), command(12, 3, "rollback"), rollout(13, 12, "rolling", "")],
@@ -145,20 +192,40 @@ fn every_way_a_rollout_can_end() {
         ),
         (
             "halted and gone on",
-            vec![own(), begun(), failed(12, SPEC, 11, "bad"), rollout(13, SPEC, "halted", "no"), rollout(14, SPEC, "rolling", "")],
+            vec![
+                own(),
+                begun(),
+                failed(12, SPEC, 11, "bad"),
+                rollout(13, SPEC, "halted", "no"),
+                rollout(14, SPEC, "rolling", ""),
+            ],
             None,
         ),
         (
             "rolled back by itself",
-            vec![own(), begun(), failed(12, SPEC, 11, "bad"), rollout(13, SPEC, "halted", "a failed")],
+            vec![
+                own(),
+                begun(),
+                failed(12, SPEC, 11, "bad"),
+                rollout(13, SPEC, "halted", "a failed"),
+            ],
             Some((RolledBack, "a failed")),
         ),
         (
             "could not be tried",
-            vec![own(), begun(), failed(12, SPEC, 11, "could-not-try"), rollout(13, SPEC, "halted", "a is away")],
+            vec![
+                own(),
+                begun(),
+                failed(12, SPEC, 11, "could-not-try"),
+                rollout(13, SPEC, "halted", "a is away"),
+            ],
             Some((CouldNotTry, "a is away")),
         ),
-        ("a selected tag", vec![own(), selection(12), rollout(13, 12, "succeeded", "")], Some((Live, ""))),
+        (
+            "a selected tag",
+            vec![own(), selection(12), rollout(13, 12, "succeeded", "")],
+            Some((Live, "")),
+        ),
         (
             "a tag that was selected for a later manifest",
             vec![own(), newer(), selection(32), rollout(33, 32, "succeeded", "")],
@@ -208,7 +275,11 @@ fn a_manifest_that_asks_for_the_same_release() {
         ("halted before", view(SPEC, 3, RolloutState::Halted, true), Some(Halted)),
         ("refused before", view(SPEC, 3, RolloutState::Refused, true), Some(Refused)),
         ("not taken up yet", view(SPEC, 3, RolloutState::Succeeded, false), None),
-        ("an answer from before this manifest", view(4, 3, RolloutState::Succeeded, true), None),
+        (
+            "an answer from before this manifest",
+            view(4, 3, RolloutState::Succeeded, true),
+            None,
+        ),
     ] {
         let decided = decide(SPEC, &entries, Some(&view), 1).map(|decision| decision.outcome);
         assert_eq!(decided, expected, "{what}");
@@ -242,7 +313,11 @@ fn targets_that_changed() {
     };
     assert_eq!(case(RolloutState::Rolling, 5, false), None);
     assert_eq!(case(RolloutState::Halted, 5, true), Some(Outcome::Halted));
-    assert_eq!(case(RolloutState::Halted, 6, true), Some(Outcome::Unchanged), "it was halted before");
+    assert_eq!(
+        case(RolloutState::Halted, 6, true),
+        Some(Outcome::Unchanged),
+        "it was halted before"
+    );
     assert_eq!(case(RolloutState::Succeeded, 5, true), Some(Outcome::Live));
     assert_eq!(case(RolloutState::Succeeded, 6, true), Some(Outcome::Unchanged));
 }

@@ -172,9 +172,10 @@ mod tests {
     fn a_frame_fits_its_screen() {
         let style = Style {
             color: false,
-            columns: Some(20),
+            columns: Some(40),
         };
-        let lines: Vec<Line> = (0..9).map(|number| Line::from(format!("line {number} which is rather long"))).collect();
+        let long = "which is longer than this screen is wide";
+        let lines: Vec<Line> = (0..9).map(|number| Line::from(format!("line {number} {long}"))).collect();
         for (rows, shown, hidden) in [(24, 18, ""), (10, 8, "10 lines more; "), (2, 1, "17 lines more; ")] {
             let frame = frame(&lines, "Ctrl-C", style, rows);
             assert!(frame.starts_with("\x1b[H") && frame.ends_with("\x1b[K\x1b[J"));
@@ -188,7 +189,7 @@ mod tests {
     fn only_changes_are_told() {
         let mut known = BTreeMap::new();
         let mut view = super::draw::tests::rolling();
-        assert_eq!(changes(&mut known, &view).len(), 7);
+        assert_eq!(changes(&mut known, &view).len(), 8);
         assert!(changes(&mut known, &view).is_empty());
         view.t += 60_000;
         assert!(changes(&mut known, &view).is_empty(), "time alone is no change");
@@ -197,6 +198,10 @@ mod tests {
         }
         view.workloads[0].waiting = None;
         let told = changes(&mut known, &view);
-        assert!(told.iter().any(|line| line.starts_with("main/shop@site-a") && line.contains("at 50%")), "{told:?}");
+        assert!(
+            told.iter()
+                .any(|line| line.starts_with("main/shop@site-a") && line.contains("at 50%")),
+            "{told:?}"
+        );
     }
 }

@@ -2,16 +2,22 @@
 //! clients were answered, what the sites journalled and what the log says; never by what the daemon says of itself.
 
 mod evidence;
+mod screen;
 mod steps;
 mod traffic;
 mod world;
 
 pub use traffic::{TrafficArgs, traffic};
 
+use screen::Screen;
 use serde::Serialize;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use world::World;
+
+const SIGPIPE: u8 = 13;
 
 #[derive(clap::Args)]
 pub struct DemoArgs {
@@ -36,18 +42,16 @@ pub struct Step {
 pub enum DemoError {
     #[error("{what}")]
     Io { what: String, source: std::io::Error },
-    #[error("the demo's repository: {0}")]
+    #[error("the demo's repository cannot be used")]
     Git(#[from] git2::Error),
     #[error("{what} did not come to pass within {within_s} s")]
     TimeOut { what: String, within_s: u64 },
-    #[error("{0}")]
+    #[error("the daemon's log cannot be read")]
     Ledger(#[from] holdfast_ledger::LedgerError),
-    #[error("{program} ended with {status}: {output}")]
-    Program {
-        program: String,
-        status: String,
-        output: String,
-    },
+    #[error("stopped by a signal; its processes are ended and its directory is removed")]
+    Interrupted(u8),
+    #[error("nobody reads the output any more; its processes are ended and its directory is removed")]
+    ReaderGone,
 }
 
 impl DemoError {
@@ -59,41 +63,73 @@ impl DemoError {
     }
 }
 
+/// One process of the demo.
+#[derive(clap::Args)]
+pub struct ProcessArgs {
+    /// It outlives the demo
+    #[arg(long)]
+    keep: bool,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+/// Becomes another command of this program, in a session of its own: a closed terminal does not end it. Unless it is to be
+/// kept, the kernel ends it with the demo, however that ends.
+pub fn process(args: &ProcessArgs) -> ExitCode {
+    let prepared = rustix::process::setsid().and_then(|_| match args.keep {
+        true => Ok(()),
+        false => rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)),
+    });
+    let error = match (prepared, std::env::current_exe()) {
+        (Ok(()), Ok(program)) => std::process::Command::new(program).args(&args.args).exec(),
+        (Err(error), _) => error.into(),
+        (_, Err(error)) => error,
+    };
+    eprintln!("error: a process of the demo cannot be started: {error}");
+    ExitCode::from(3)
+}
+
 pub fn run(args: &DemoArgs, json: bool) -> ExitCode {
     let mut steps = Vec::new();
-    let outcome = World::start(args.dir.clone(), json).and_then(|mut world| {
-        let outcome = steps::all(&mut world, &mut steps);
-        if args.keep && outcome.is_ok() {
-            world.keep();
-        }
-        outcome
-    });
+    let mut world = None;
+    let outcome =
+        World::start(args.dir.clone(), args.keep, json).and_then(|started| steps::all(world.insert(started), &mut steps));
+    let ok = outcome.is_ok() && steps.len() == steps::COUNT && steps.iter().all(|step| step.ok);
+    let screen = Screen::new(json);
+    let stopped = match &outcome {
+        Err(DemoError::Interrupted(signal)) => Some(128 + signal),
+        Err(DemoError::ReaderGone) => Some(128 + SIGPIPE),
+        _ => None,
+    };
+    if stopped.is_some() {
+        // Dropping it stops every process and removes the directory.
+        world = None;
+    }
     if let Err(error) = &outcome {
-        eprintln!("error: {error}");
+        screen.trouble(&format!("error: {error}"));
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
-            eprintln!("caused by: {cause}");
+            screen.trouble(&format!("caused by: {cause}"));
             source = cause.source();
         }
     }
-    let ok = outcome.is_ok() && steps.len() == steps::COUNT && steps.iter().all(|step| step.ok);
+    if let Some(code) = stopped {
+        return ExitCode::from(code);
+    }
     if json {
-        println!("{}", serde_json::json!({ "steps": steps, "ok": ok }));
+        screen.data(&serde_json::json!({ "steps": steps, "ok": ok }).to_string());
     } else {
-        println!();
-        for step in &steps {
-            println!("{}  {}", if step.ok { "ok  " } else { "FAIL" }, step.name);
-            println!("      expected  {}", step.expected);
-            println!("      seen      {}", step.seen);
-        }
-        println!(
-            "\n{}",
-            if ok {
-                "all seen as expected"
-            } else {
-                "not all was seen as expected"
-            }
-        );
+        screen.table(&steps);
+        screen.data(match ok {
+            true => "all seen as expected",
+            false => "not all was seen as expected",
+        });
+    }
+    if args.keep
+        && outcome.is_ok()
+        && let Some(world) = world
+    {
+        world.keep();
     }
     ExitCode::from(u8::from(!ok))
 }

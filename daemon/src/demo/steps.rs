@@ -1,6 +1,6 @@
 //! The seven steps, each with what should be seen.
 
-use super::evidence::{attempt_of, journal_faults, measured_shares};
+use super::evidence::{attempt_of, journal_faults, measured_shares, percent_of, unmatched_effects, wall_ms};
 use super::world::{HOST, SITES, World};
 use super::{DemoError, Step};
 use holdfast_core::entry::{AttemptChange, AttemptOutcome, Body, Entry, QuarantineAction, RolloutState, VerdictOutcome};
@@ -8,7 +8,7 @@ use holdfast_core::ids::deploy_id;
 use std::collections::BTreeSet;
 
 pub const COUNT: usize = 7;
-const MIN_SAMPLES: u64 = 25;
+const MIN_SAMPLES: usize = 25;
 
 fn targets() -> String {
     SITES.iter().map(|site| format!("apiVersion: holdfast.dev/v1alpha1\nkind: Target\nmetadata: {{ name: {site}, labels: {{ env: demo }} }}\nspec: {{ plugin: edge }}\n---\n")).collect()
@@ -24,7 +24,7 @@ spec:
   placement: {{ targets: {{ matchLabels: {{ env: demo }} }} }}
   template: {{ timeout_ms: {timeout_ms} }}
   strategy:
-    canary: {{ steps: [ {{ weight: 10%, hold: 2500ms }}, {{ weight: 50%, hold: 1500ms }}, {{ weight: 100%, hold: 1500ms }} ] }}
+    canary: {{ steps: [ {{ weight: 10%, hold: 2500ms }}, {{ weight: 50%, hold: 2500ms }}, {{ weight: 100%, hold: 2500ms }} ] }}
   health: {{ timeout: 4s, interval: 200ms, stable: 600ms, http: {{ path: /healthz }} }}
   analysis:
     - name: errors
@@ -86,10 +86,10 @@ pub fn all(world: &mut World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     first_commit(world, steps)?;
     canary(world, steps)?;
     moved_tag(world, steps)?;
-    failing(world, steps)?;
+    let failing = failing(world, steps)?;
     never_healthy(world, steps)?;
-    crash(world, steps)?;
-    audit(world, steps)
+    let newest = crash(world, steps)?;
+    audit(world, steps, &failing, &newest)
 }
 
 fn first_commit(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
@@ -104,7 +104,7 @@ fn first_commit(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     })?;
     let serving = world
         .answers()
-        .into_iter()
+        .iter()
         .find(|answer| answer.status == 200)
         .map_or(0, |answer| answer.at_ms.saturating_sub(begun));
     let seen = format!("every site answers \"shop 1.0.0\"; the first answer came {serving} ms after the commit");
@@ -132,21 +132,37 @@ fn canary(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
         .iter()
         .filter(|answer| answer.at_ms >= begun && answer.status != 200)
         .count();
-    let close = shares
+    let mut weights: Vec<u32> = shares.iter().map(|share| share.weight).collect();
+    weights.dedup();
+    let mut text = Vec::new();
+    let mut close = true;
+    for weight in &weights {
+        let at = || shares.iter().filter(|share| share.weight == *weight);
+        let (all, new) = at().fold((0, 0), |(all, new), share| (all + share.all, new + share.new));
+        let share = percent_of(new, all);
+        close &= (share - f64::from(*weight) / 100.0).abs() <= 5.0 && all >= 200 && at().count() == SITES.len();
+        text.push(format!("{}%: {share:.1}% of {all}", weight / 100));
+    }
+    let outside: Vec<String> = shares
         .iter()
-        .all(|(weight, share, count)| (share - f64::from(*weight) / 100.0).abs() <= 5.0 && *count >= 200);
-    let weights: Vec<u32> = shares.iter().map(|(weight, _, _)| *weight).collect();
-    let text: Vec<String> = shares
-        .iter()
-        .map(|(weight, share, count)| format!("{}%: {share:.1}% of {count}", weight / 100))
+        .filter(|share| !share.is_within())
+        .map(|share| {
+            let seen = percent_of(share.new, share.all);
+            format!("{} at {}%: {seen:.1}% of {}", share.site, share.weight / 100, share.all)
+        })
         .collect();
-    let seen = format!("{}; {lost} failed requests", text.join(", "));
-    let ok = state == RolloutState::Succeeded && close && weights == [1_000, 5_000, 10_000] && lost == 0;
+    let sites = match outside.is_empty() {
+        true => "each site within its bound".to_owned(),
+        false => format!("outside its bound: {}", outside.join(", ")),
+    };
+    let seen = format!("{}; {sites}; {lost} failed requests", text.join(", "));
+    let ok = state == RolloutState::Succeeded && close && outside.is_empty() && weights == [1_000, 5_000, 10_000] && lost == 0;
+    drop(answers);
     push(
         world,
         steps,
         "(b) canary",
-        "10%, 50%, 100% within 5 points over at least 200 answers each, none failed",
+        "10%, 50%, 100% within 5 points over at least 200 answers each, each site within 4 deviations, none failed",
         seen,
         ok,
     );
@@ -184,7 +200,7 @@ fn quarantined(log: &[Entry], from: u64) -> Vec<&Entry> {
         .collect()
 }
 
-fn failing(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
+fn failing(world: &World, steps: &mut Vec<Step>) -> Result<String, DemoError> {
     let begun = unix_ms();
     let commit = world.commit(
         "shop 1.2.0, which fails one request in five",
@@ -195,34 +211,37 @@ fn failing(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     world.until("answers of 1.1.0 from every site", 10, |world| {
         Ok(world.all_answer("shop 1.1.0", ended).then_some(()))
     })?;
-    let verdicts: Vec<(&str, u64)> = log
+    let answers = world.answers();
+    let verdicts: Vec<&Entry> = log
         .iter()
         .filter(|entry| entry.seq >= from)
-        .filter_map(|entry| match &entry.body {
-            Body::Verdict(verdict) if verdict.outcome == VerdictOutcome::Fail && verdict.about.starts_with("analysis/") => {
-                Some((
-                    verdict.message.as_str(),
-                    verdict.evidence["canary"]["samples"].as_u64().unwrap_or(0),
-                ))
-            }
-            _ => None,
+        .filter(|entry| {
+            matches!(&entry.body, Body::Verdict(verdict) if verdict.outcome == VerdictOutcome::Fail && verdict.about.starts_with("analysis/"))
         })
         .collect();
-    let errors = world
-        .answers()
+    // What the client had from the candidate when the verdict fell: the verdict may rest on no less.
+    let samples = verdicts
         .iter()
-        .filter(|answer| answer.at_ms >= begun && answer.at_ms <= ended && answer.status != 200)
-        .count();
-    let all = world
-        .answers()
-        .iter()
-        .filter(|answer| answer.at_ms >= begun && answer.at_ms <= ended)
-        .count();
+        .map(|verdict| {
+            let of_candidate = answers.iter().filter(|answer| {
+                Some(&answer.site) == verdict.on.target.as_ref()
+                    && Some(answer.generation) == verdict.on.generation
+                    && answer.at_ms <= wall_ms(verdict)
+            });
+            of_candidate.count()
+        })
+        .min()
+        .unwrap_or(0);
+    let episode = || answers.iter().filter(|answer| (begun..=ended).contains(&answer.at_ms));
+    let (all, errors) = (episode().count(), episode().filter(|answer| answer.status != 200).count());
     let kept_out = quarantined(&log, from).len();
-    let reason = verdicts.first().map_or("none", |(message, _)| message);
-    let samples = verdicts.iter().map(|(_, samples)| *samples).min().unwrap_or(0);
+    let reason = verdicts.first().map_or("none", |entry| match &entry.body {
+        Body::Verdict(verdict) => &verdict.message,
+        _ => "",
+    });
     let seen = format!(
-        "{errors} of {all} answers were errors; {kept_out} sites rolled back and keep it out; every site answers 1.1.0 again; {reason}"
+        "{errors} of {all} answers were errors; each verdict after at least {samples} answers of the candidate; {kept_out} of {} sites rolled back and keep it out; every site answers 1.1.0 again; {reason}",
+        SITES.len()
     );
     let ok = state == RolloutState::Halted
         && !verdicts.is_empty()
@@ -233,11 +252,11 @@ fn failing(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
         world,
         steps,
         "(d) failing release",
-        "caught by its own counters, old serves all, quarantined with the reason",
+        format!("caught by its own counters after at least {MIN_SAMPLES} answers, old serves all, quarantined with the reason"),
         seen,
         ok,
     );
-    Ok(())
+    Ok(commit)
 }
 
 fn never_healthy(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
@@ -279,7 +298,7 @@ fn never_healthy(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> 
     Ok(())
 }
 
-fn crash(world: &mut World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
+fn crash(world: &mut World, steps: &mut Vec<Step>) -> Result<String, DemoError> {
     let begun = unix_ms();
     let commit = world.commit(
         "shop 1.1.0 with a shorter time-out, by canary",
@@ -320,7 +339,10 @@ fn crash(world: &mut World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
                 )
         })
         .count();
-    let faults = journal_faults(world, &deploys);
+    let journals: Vec<_> = SITES.iter().map(|site| (*site, world.journal(site))).collect();
+    let mut faults = journal_faults(&journals, &deploys);
+    faults.extend(unmatched_effects(&journals, &log));
+    let effects: usize = journals.iter().map(|(_, lines)| lines.len()).sum();
     let lost = world
         .answers()
         .iter()
@@ -334,7 +356,7 @@ fn crash(world: &mut World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
         && terms == 2
         && lost == 0;
     let problems = if faults.is_empty() {
-        "each effect once".to_owned()
+        format!("{effects} effects of all steps match the log's intents one to one")
     } else {
         faults.join("; ")
     };
@@ -346,18 +368,29 @@ fn crash(world: &mut World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
         world,
         steps,
         "(f) daemon killed",
-        "goes on, nothing repeated, no weight goes back",
+        "goes on, each effect once by log and journals, no weight goes back",
         seen,
         ok,
     );
-    Ok(())
+    Ok(commit)
 }
 
-fn audit(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
+fn audit(world: &World, steps: &mut Vec<Step>, failing: &str, newest: &str) -> Result<(), DemoError> {
     let digest = world.digests["1.2.0"].clone();
     let (code, text) = world.cli(&["audit", "digest", &digest, "--json"])?;
     let answer: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    let ran = answer["deploys"].as_array().map_or(0, Vec::len);
+    let commits = |answer: &serde_json::Value| -> Vec<String> {
+        let deploys = answer["deploys"].as_array().into_iter().flatten();
+        deploys
+            .filter_map(|deploy| Some(deploy["commit"].as_str()?.to_owned()))
+            .collect()
+    };
+    let ran = commits(&answer).len();
+    let of_failing = commits(&answer).iter().all(|commit| commit == failing);
+    // Its digest was pinned by an earlier commit: the one to name is that which asked for it.
+    let (_, text) = world.cli(&["audit", "target", SITES[0], "--json"])?;
+    let on_site = commits(&serde_json::from_str(&text).unwrap_or_default());
+    let of_newest = on_site.last().is_some_and(|commit| commit == newest);
     let deploy = answer["deploys"][0]["deploy"].as_str().unwrap_or_default().to_owned();
     let (why_code, why) = world.cli(&["audit", "why", &deploy, "--json"])?;
     let why: serde_json::Value = serde_json::from_str(&why).unwrap_or_default();
@@ -382,11 +415,24 @@ fn audit(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
     .all(|kind| kinds.contains(kind));
     let (verified, _) = world.cli(&["ledger", "verify"])?;
     let (damaged_entry, found) = damage(world)?;
-    let ok = code == 0 && why_code == 0 && ran == SITES.len() && whole_chain && verified == 0 && found == Some(damaged_entry);
+    let why_commit = why["deploy"]["commit"] == *failing;
+    let named_right = of_failing && of_newest && why_commit;
+    let ok = code == 0
+        && why_code == 0
+        && ran == SITES.len()
+        && named_right
+        && whole_chain
+        && verified == 0
+        && found == Some(damaged_entry);
     let named = found.map_or("no entry".to_owned(), |seq| format!("entry {seq}"));
     let chain: Vec<&str> = kinds.into_iter().collect();
     let seen = format!(
-        "1.2.0 ran in {ran} deploys; {deploy} is explained by {}; verify: {}; after one byte of entry {damaged_entry} changed, verify names {named}",
+        "1.2.0 ran in {ran} deploys; {}; {deploy} is explained by {}; verify: {}; after one byte of entry {damaged_entry} changed, verify names {named}",
+        if named_right {
+            "each by the commit that asked for it"
+        } else {
+            "a wrong commit is named"
+        },
         chain.join(", "),
         if verified == 0 { "whole" } else { "not whole" }
     );
@@ -394,7 +440,7 @@ fn audit(world: &World, steps: &mut Vec<Step>) -> Result<(), DemoError> {
         world,
         steps,
         "(g) audit",
-        "digest and why answer from the log; verify is ok, and names the damaged entry of a changed copy",
+        "digest, target and why name the commit that asked; verify is ok, and names the damaged entry of a changed copy",
         seen,
         ok,
     );

@@ -2,12 +2,16 @@
 //! directory, and each stopped by its own process id.
 
 use super::DemoError;
+use super::evidence::AnswerBook;
+use super::screen::Screen;
 use holdfast_edge_node::Addresses;
 use holdfast_registry::layout::Writer;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 pub const SITES: [&str; 3] = ["site-a", "site-b", "site-c"];
@@ -20,9 +24,40 @@ pub struct World {
     children: BTreeMap<String, Child>,
     layout: Writer,
     program: PathBuf,
-    begun: Instant,
-    quiet: bool,
+    screen: Screen,
+    pub(super) answer_book: std::cell::RefCell<AnswerBook>,
+    stopped_by: Arc<AtomicU8>,
+    stays: bool,
     temporary: bool,
+}
+
+/// The signal that asks the demo to end, 0 until one does.
+fn watch_signals() -> Result<Arc<AtomicU8>, DemoError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let fail = |source| DemoError::io("signals cannot be handled", source);
+    let stopped_by = Arc::new(AtomicU8::new(0));
+    let seen = stopped_by.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(fail)?;
+    let guard = runtime.enter();
+    let start = |kind| signal(kind).map_err(fail);
+    let (mut terminate, mut interrupt) = (start(SignalKind::terminate())?, start(SignalKind::interrupt())?);
+    let mut hang_up = start(SignalKind::hangup())?;
+    drop(guard);
+    let wait = move || {
+        runtime.block_on(async {
+            let signal = tokio::select! {
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = hang_up.recv() => SignalKind::hangup(),
+            };
+            seen.store(u8::try_from(signal.as_raw_value()).unwrap_or(1), Ordering::Relaxed);
+        });
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(fail)?;
+    Ok(stopped_by)
 }
 
 fn make(path: &Path, text: &str) -> Result<(), DemoError> {
@@ -30,8 +65,9 @@ fn make(path: &Path, text: &str) -> Result<(), DemoError> {
 }
 
 impl World {
-    #[allow(clippy::disallowed_methods, reason = "the demo tells how long it took")]
-    pub fn start(dir: Option<PathBuf>, quiet: bool) -> Result<Self, DemoError> {
+    /// `stays`: its processes may outlive this one.
+    pub fn start(dir: Option<PathBuf>, stays: bool, json: bool) -> Result<Self, DemoError> {
+        let stopped_by = watch_signals()?;
         let temporary = dir.is_none();
         let dir = match dir {
             Some(dir) => std::path::absolute(&dir).unwrap_or(dir),
@@ -52,8 +88,10 @@ impl World {
             children: BTreeMap::new(),
             layout,
             program,
-            begun: Instant::now(),
-            quiet,
+            screen: Screen::new(json),
+            answer_book: Default::default(),
+            stopped_by,
+            stays,
             temporary,
         };
         world.say(&format!("everything is in {}", world.dir.display()));
@@ -83,9 +121,7 @@ impl World {
     }
 
     pub fn say(&self, text: &str) {
-        let elapsed = self.begun.elapsed();
-        let line = format!("{:>6.1}s  {text}", elapsed.as_secs_f64());
-        if self.quiet { eprintln!("{line}") } else { println!("{line}") }
+        self.screen.say(text);
     }
 
     fn spawn(&mut self, name: &str, args: &[&str]) -> Result<(), DemoError> {
@@ -97,6 +133,9 @@ impl World {
             .map_err(|source| DemoError::io(format!("{} cannot be written", log.display()), source))?;
         let mut command = Command::new(&self.program);
         command
+            .arg("demo-process")
+            .args(self.stays.then_some("--keep"))
+            .arg("--")
             .args(args)
             .current_dir(&self.dir)
             .stdin(Stdio::null())
@@ -238,10 +277,22 @@ impl World {
     ) -> Result<T, DemoError> {
         let end = Instant::now() + Duration::from_secs(within_s);
         loop {
+            let stopped = match self.stopped_by.load(Ordering::Relaxed) {
+                0 if self.screen.is_gone() => Some(DemoError::ReaderGone),
+                0 => None,
+                signal => Some(DemoError::Interrupted(signal)),
+            };
+            if let Some(error) = stopped {
+                self.screen.clear();
+                return Err(error);
+            }
             if let Some(found) = look(self)? {
+                self.screen.clear();
                 return Ok(found);
             }
+            self.screen.status(|| format!("{what}   {}", self.traffic_bars()));
             if Instant::now() > end {
+                self.screen.clear();
                 return Err(DemoError::TimeOut {
                     what: what.to_owned(),
                     within_s,
@@ -265,30 +316,31 @@ impl World {
         ))
     }
 
-    /// Forgets the processes instead of stopping them.
+    /// Forgets the processes instead of stopping them, and says what to do with them. Each line is a command.
     pub fn keep(mut self) {
         let pids: Vec<String> = self.children.values().map(|child| child.id().to_string()).collect();
         self.children.clear();
         self.temporary = false;
-        let dir = self.dir.display();
-        eprintln!("\nLeft running in {dir}; try:");
-        eprintln!("  cd {dir}");
-        eprintln!(
-            "  {} status                       # what is wanted and what runs",
-            self.program.display()
+        let (dir, program) = (self.dir.display(), self.program.display());
+        let listen = self.sites.values().next().map(|a| a.listen.to_string()).unwrap_or_default();
+        let commands = [
+            format!("cd {dir}"),
+            format!("{program} status"),
+            "sed -i s/:1.1.0/:1.0.0/ repo/shop.yaml".to_owned(),
+            "git -C repo -c user.name=me -c user.email=me@localhost commit -qam 'back to 1.0.0'".to_owned(),
+            format!("{program} status --wait \"$(git -C repo rev-parse HEAD)\""),
+            format!("{program} audit target site-a"),
+            format!("curl -i http://{listen}/"),
+        ];
+        let mut text = format!("\nLeft running in {dir}. Try:\n");
+        for command in commands {
+            text.push_str(&format!("  {command}\n"));
+        }
+        text.push_str(
+            "Logs: daemon.log, site-*.log. Ledger: holdfast-data/ledger. Journals: sites/*/journal.jsonl.\nStop it with:\n",
         );
-        eprintln!("  $EDITOR repo/shop.yaml && git -C repo commit -am 'a change'");
-        eprintln!(
-            "  {} status --wait HEAD_COMMIT    # live, or rolled back with the reason",
-            self.program.display()
-        );
-        eprintln!("  {} audit target site-a", self.program.display());
-        eprintln!(
-            "  curl -i http://{}/               # a site",
-            self.sites.values().next().map(|a| a.listen.to_string()).unwrap_or_default()
-        );
-        eprintln!("logs: daemon.log, site-*.log; ledger: holdfast-data/ledger; journals: sites/*/journal.jsonl");
-        eprintln!("stop it with: kill {}", pids.join(" "));
+        text.push_str(&format!("  kill {}", pids.join(" ")));
+        self.screen.note(&text);
     }
 }
 

@@ -38,7 +38,9 @@ const UNKNOWN_FIELDS_MAX: usize = 50;
 pub fn check(file: &Path, bytes: &[u8]) -> Result<Operator, Vec<Problem>> {
     let name = file.display().to_string();
     let yaml::Stream {
-        documents: nodes, problems, ..
+        documents: nodes,
+        problems,
+        ..
     } = yaml::read(&name, bytes);
     if !problems.is_empty() {
         return Err(problems);

@@ -1,7 +1,7 @@
 //! Questions that blobs and the index can answer.
 
 use super::{Event, World};
-use crate::api::FindBy;
+use crate::api::{FindBy, LedgerQuestion};
 use holdfast_core::engine::Input;
 use holdfast_core::entry::{AttemptOutcome, Body};
 use holdfast_core::ids::Digest;
@@ -64,34 +64,52 @@ pub(super) fn load_images(world: &World, state: &State, blob: Digest) {
             accepted.extend(indexes);
             let _ = world.events.send(Event::Input(Input::Images { blob, accepted }));
         }
-        Err(message) => tracing::error!(blob = blob.as_str(), message, "the digests of a pin cannot be loaded"),
+        Err(detail) => tracing::error!(blob = blob.as_str(), detail, "the digests of a pin cannot be loaded"),
     });
 }
 
 /// Entries by the index; whatever it does not know yet is not in the answer, which says as of when it is.
-pub(super) fn find(
-    index: &Indexer,
-    reader: &Reader,
-    by: FindBy,
-    key: String,
-    before: Option<u64>,
-    limit: usize,
-) -> Result<Value, String> {
-    let by = match by {
-        FindBy::Kind => By::Kind,
-        FindBy::Workload => By::Workload,
-        FindBy::Target => By::Target,
-        FindBy::Commit => By::Commit,
-        FindBy::Digest => By::Digest,
-        FindBy::Reference => By::Reference,
-        FindBy::Deploy => By::Deploy,
-        FindBy::Release => By::Release,
-    };
-    let page = index
-        .query(&Filter::by(by, key), before, limit.clamp(1, 10_000))
-        .map_err(|error| error.to_string())?;
-    let entries: Result<Vec<_>, _> = page.seqs.iter().map(|seq| reader.entry(*seq)).collect();
-    Ok(json!({ "as_of": page.as_of, "entries": entries.map_err(|error| error.to_string())? }))
+pub(super) fn ledger(index: &Indexer, reader: &Reader, question: LedgerQuestion) -> Result<Value, String> {
+    match question {
+        LedgerQuestion::Find { keys, before, limit } => {
+            let filter = Filter {
+                keys: keys.into_iter().map(|(by, key)| (by.into(), key)).collect(),
+                ..Filter::default()
+            };
+            let page = index
+                .query(&filter, before, limit.clamp(1, 10_000))
+                .map_err(|error| error.to_string())?;
+            Ok(json!({ "as_of": page.as_of, "entries": entries(reader, &page.seqs)? }))
+        }
+        LedgerQuestion::Complete { by, start } => {
+            let found = index.complete(by.into(), &start, 100).map_err(|error| error.to_string())?;
+            Ok(json!({ "as_of": index.as_of(), "keys": found }))
+        }
+        LedgerQuestion::Entries { seqs } => {
+            let seqs = seqs.get(..10_000).unwrap_or(&seqs);
+            Ok(json!({ "as_of": index.as_of(), "entries": entries(reader, seqs)? }))
+        }
+    }
+}
+
+fn entries(reader: &Reader, seqs: &[u64]) -> Result<Vec<holdfast_core::entry::Entry>, String> {
+    let found: Result<Vec<_>, _> = seqs.iter().map(|seq| reader.entry(*seq)).collect();
+    found.map_err(|error| error.to_string())
+}
+
+impl From<FindBy> for By {
+    fn from(by: FindBy) -> By {
+        match by {
+            FindBy::Kind => By::Kind,
+            FindBy::Workload => By::Workload,
+            FindBy::Target => By::Target,
+            FindBy::Commit => By::Commit,
+            FindBy::Digest => By::Digest,
+            FindBy::Reference => By::Reference,
+            FindBy::Deploy => By::Deploy,
+            FindBy::Release => By::Release,
+        }
+    }
 }
 
 /// Looks into the ledger for one answer to `status`.
@@ -131,9 +149,13 @@ fn cause(reader: &Reader, request: u64) -> Option<CauseView> {
             _ => ("commit", String::new()),
         },
         Body::Selection(selection) => ("selection", format!("{}:{}", selection.repository, selection.tag)),
-        Body::Pin(pin) => ("repin", format!("of {}", pin.reference)),
+        Body::Pin(pin) => ("repin", pin.reference.clone()),
         Body::Command(command) => {
-            let reason = if command.reason.is_empty() { "no reason given" } else { &command.reason };
+            let reason = if command.reason.is_empty() {
+                "no reason given"
+            } else {
+                &command.reason
+            };
             ("command", format!("{} of {}: {reason}", command.verb.name(), entry.by.id))
         }
         _ => return None,
@@ -151,7 +173,6 @@ fn last_words(index: &Indexer, reader: &Reader, deploy: &str) -> Option<Vec<Stri
         _ => None,
     })
 }
-
 
 #[cfg(test)]
 mod tests {

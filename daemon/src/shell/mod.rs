@@ -6,6 +6,7 @@ mod metrics;
 mod people;
 mod plugins;
 mod reload;
+mod say;
 mod secrets;
 mod source;
 
@@ -24,15 +25,15 @@ use crate::api::{ApiRequest, Query};
 use crate::operator::{Operator, OperatorError};
 use answer::Blobs;
 use holdfast_core::engine::{Engine, Input, Now, Output};
-use holdfast_core::entry::{Body, Entry, Term};
-use holdfast_core::ids::{Digest, Millis, deploy_id, hex};
-use holdfast_core::plan::{Ask, PLANNER_VERSION};
+use holdfast_core::entry::{Entry, Term};
+use holdfast_core::ids::{Digest, Millis, hex};
+use holdfast_core::plan::PLANNER_VERSION;
 use holdfast_ledger::index::Indexer;
 use holdfast_ledger::{Batch, Ledger, LedgerError, Options, Reader, Writer, load_state, state_bytes};
 use holdfast_registry::Registries;
 use metrics::Metrics;
-use source::Looks;
 use secrets::SecretStore;
+use source::Looks;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +46,28 @@ const SNAPSHOT_ENTRIES: u64 = 5_000;
 /// Calls at once on one target; a hung one stalls only its own.
 const CALLS_PER_TARGET: usize = 4;
 const STOP_WAITS: Duration = Duration::from_secs(20);
+/// As a shell reports a program that SIGTERM ended.
+const ENDED_BY_SIGNAL: i32 = 143;
+
+/// What the daemon is at, for whoever waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunState {
+    /// Its own first entry is not durable yet.
+    Starting,
+    Ready,
+    /// No new effects; what is under way may end.
+    Stopping,
+}
+
+impl RunState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunState::Starting => "starting",
+            RunState::Ready => "ready",
+            RunState::Stopping => "stopping",
+        }
+    }
+}
 
 /// Everything that can wake the daemon.
 #[allow(clippy::large_enum_variant, reason = "nearly all events are inputs")]
@@ -112,7 +135,8 @@ struct Shell {
     next_token: u64,
     clock: LedgerClock,
     snapshot_at: u64,
-    stopping: bool,
+    run_state: RunState,
+    tell: fn(RunState),
     in_flight: usize,
     index: Indexer,
     reader: Reader,
@@ -163,8 +187,8 @@ fn new_owner(seed: &[u8]) -> String {
     digest.hex()[..8].to_owned()
 }
 
-/// Runs the daemon until it is told to stop or cannot go on.
-pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) -> Result<(), ShellError> {
+/// Runs the daemon until it is told to stop or cannot go on. `tell` hears of every change of what it is at.
+pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) -> Result<(), ShellError> {
     let dir = operator.ledger_dir();
     let (mut ledger, boot) = Ledger::open(&dir, Options::default())?;
     if let Some(loss) = &boot.loss {
@@ -253,7 +277,8 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
         next_token: 1,
         clock,
         snapshot_at,
-        stopping: false,
+        run_state: RunState::Starting,
+        tell,
         in_flight: 0,
         index,
         reader,
@@ -281,7 +306,6 @@ pub async fn run(operator: Operator, config_bytes: &[u8], ready: impl FnOnce()) 
     };
     let reload = reload::spawn(operator, plugins, events.clone());
     let signals = stop_on_signal(events)?;
-    ready();
     let outcome = shell.run(inbox).await;
     signals.abort();
     reload.abort();
@@ -320,11 +344,17 @@ fn stop_on_signal(events: mpsc::UnboundedSender<Event>) -> Result<tokio::task::J
     };
     let (mut terminate, mut interrupt) = (start(SignalKind::terminate())?, start(SignalKind::interrupt())?);
     Ok(tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        for code in [None, Some(ENDED_BY_SIGNAL)] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if let Some(code) = code {
+                tracing::warn!("told to stop twice: ending at once; the next start goes on from the ledger");
+                std::process::exit(code);
+            }
+            let _ = events.send(Event::Stop);
         }
-        let _ = events.send(Event::Stop);
     }))
 }
 
@@ -333,8 +363,13 @@ impl Shell {
     async fn run(&mut self, mut inbox: mpsc::UnboundedReceiver<Event>) -> Result<(), ShellError> {
         let mut deadline: Option<tokio::time::Instant> = None;
         loop {
-            if self.stopping && self.in_flight == 0 && self.engine.durable() >= self.engine.state().size {
+            let stopping = self.run_state == RunState::Stopping;
+            if stopping && self.in_flight == 0 && self.engine.durable() >= self.engine.state().size {
                 return Ok(());
+            }
+            // The first entry of this run is its own.
+            if self.run_state == RunState::Starting && self.engine.durable() > self.engine.state().term {
+                self.enter(RunState::Ready);
             }
             let sleep = self.engine.next_wake().map_or(Duration::from_secs(3600), |t| {
                 Duration::from_millis(t.saturating_sub(self.clock.t()).max(1))
@@ -344,15 +379,16 @@ impl Shell {
             tokio::select! {
                 event = inbox.recv() => match event {
                     Some(Event::Stop) => {
-                        tracing::info!("stopping: no new effects; calls in flight may end");
-                        self.stopping = true;
+                        tracing::info!(entries = self.engine.state().size, "stopping: no new effects; calls in flight may end");
+                        self.engine.stop();
+                        self.enter(RunState::Stopping);
                         deadline = Some(tokio::time::Instant::now() + STOP_WAITS);
                     }
                     Some(Event::LedgerFailed(message)) => return Err(ShellError::LedgerStopped(message)),
                     Some(event) => self.take(event),
                     None => return Ok(()),
                 },
-                () = tokio::time::sleep(sleep) => self.input(Input::Tick),
+                () = tokio::time::sleep(sleep), if !stopping => self.input(Input::Tick),
                 () = tokio::time::sleep_until(stop_at), if deadline.is_some() => {
                     tracing::warn!(in_flight = self.in_flight, "calls did not end in time; the next start takes them up again");
                     return Ok(());
@@ -361,8 +397,16 @@ impl Shell {
         }
     }
 
+    fn enter(&mut self, state: RunState) {
+        self.run_state = state;
+        (self.tell)(state);
+    }
+
     fn take(&mut self, event: Event) {
         match event {
+            // What else comes in would only make new work; the next start asks again.
+            Event::Input(input)
+                if self.run_state == RunState::Stopping && !matches!(input, Input::Called { .. } | Input::Durable { .. }) => {}
             Event::Input(input) => {
                 if matches!(input, Input::Called { .. }) {
                     self.in_flight = self.in_flight.saturating_sub(1);
@@ -436,14 +480,14 @@ impl Shell {
         match output {
             Output::Append { entries, blobs } => self.append(entries, blobs),
             Output::Ask(ask) => {
-                if !self.stopping || matches!(ask, Ask::Observe { .. }) {
+                if self.run_state != RunState::Stopping {
                     calls::ask(&self.world, &self.engine, ask);
                 }
             }
             Output::LoadImages { blob } => answer::load_images(&self.world, self.engine.state(), blob),
             Output::Call(call) => {
                 // Its intent is open in the ledger: the next start issues it again.
-                if !self.stopping {
+                if self.run_state != RunState::Stopping {
                     self.in_flight += 1;
                     calls::call(&self.world, &self.engine, call);
                 }
@@ -463,7 +507,7 @@ impl Shell {
 
     fn append(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>) {
         for entry in &entries {
-            say(entry, self.engine.state().epoch);
+            say::entry(entry, self.engine.state().epoch);
             self.metrics.entry(entry);
         }
         let (events, index) = (self.world.events.clone(), self.index.clone());
@@ -487,8 +531,13 @@ impl Shell {
 
     fn api(&mut self, request: ApiRequest, reply: oneshot::Sender<Result<serde_json::Value, String>>) {
         match request.query {
+            Query::Sync | Query::Command(_) if self.run_state == RunState::Stopping => {
+                let message = "the daemon is stopping and takes no commands; give it again when it runs";
+                let _ = reply.send(Err(message.into()));
+            }
             Query::Status => {
                 let mut view = holdfast_core::view::status(&self.engine);
+                view.state = self.run_state.as_str().into();
                 let (index, reader) = (self.index.clone(), self.reader.clone());
                 // Whoever asked may have gone away.
                 tokio::task::spawn_blocking(move || {
@@ -507,10 +556,13 @@ impl Shell {
                 let text = self.metrics.text(&self.engine, &self.looks, wall_ms());
                 let _ = reply.send(Ok(text.into()));
             }
-            Query::Find { by, key, before, limit } => {
+            Query::State => {
+                let _ = reply.send(serde_json::to_value(self.engine.state()).map_err(|error| error.to_string()));
+            }
+            Query::Ledger(question) => {
                 let (index, reader) = (self.index.clone(), self.reader.clone());
                 // Whoever asked may have gone away.
-                tokio::task::spawn_blocking(move || drop(reply.send(answer::find(&index, &reader, by, key, before, limit))));
+                tokio::task::spawn_blocking(move || drop(reply.send(answer::ledger(&index, &reader, question))));
             }
             Query::Command(command) => {
                 let token = self.next_token;
@@ -528,67 +580,12 @@ impl Shell {
 impl Shell {
     /// Whoever asks gets an answer only from a loop whose ledger could be written: it ends with the ledger.
     fn ready(&self) -> Result<&'static str, &'static str> {
-        if self.stopping {
+        if self.run_state == RunState::Stopping {
             Err("the daemon is stopping")
         } else if self.looks.good_ms.load(Ordering::Relaxed) == 0 {
             Err("the repository was not read yet")
         } else {
             Ok("ready\n")
         }
-    }
-}
-
-/// The log: info when something changed, error when a person must act. Each line that concerns a deploy names it.
-fn say(entry: &Entry, epoch: u64) {
-    let deploy = entry.on.attempt.map(|attempt| deploy_id(epoch, attempt)).unwrap_or_default();
-    let workload = entry.on.workload.as_ref().map(|id| id.as_str()).unwrap_or_default();
-    let target = entry.on.target.as_deref().unwrap_or_default();
-    let (seq, kind) = (entry.seq, entry.body.kind());
-    match &entry.body {
-        Body::Quarantine(q) => tracing::error!(
-            seq,
-            workload,
-            target,
-            deploy,
-            release = q.release.short(),
-            reason = q.reason,
-            message = q.message,
-            "quarantine"
-        ),
-        Body::Result(outcome) if outcome.class.is_some() => {
-            let class = outcome.class.map(|class| class.as_str()).unwrap_or_default();
-            tracing::warn!(
-                seq,
-                workload,
-                target,
-                deploy,
-                class,
-                message = outcome.message,
-                "call failed; will retry or turn back"
-            );
-        }
-        Body::Attempt(change) => {
-            tracing::info!(seq, workload, target, deploy, change = %serde_json::to_value(change).unwrap_or_default(), "attempt")
-        }
-        Body::Rollout(change) => {
-            let to = serde_json::to_value(change.to).unwrap_or_default();
-            tracing::info!(seq, workload, release = change.release.short(), %to, reason = change.reason, message = change.message, "rollout");
-        }
-        Body::Intent(intent) => tracing::info!(seq, workload, target, deploy, verb = intent.verb.name(), "intent"),
-        Body::TagMoved(moved) => tracing::warn!(
-            seq,
-            workload,
-            reference = moved.reference,
-            seen = moved.seen.as_str(),
-            "tag moved; nothing is deployed"
-        ),
-        Body::Source(source) => tracing::info!(
-            seq,
-            commit = source.new,
-            problems = source.problems.len(),
-            adopted = source.adopted,
-            "revision"
-        ),
-        _ => tracing::debug!(seq, kind, workload, target, deploy, "entry"),
     }
 }

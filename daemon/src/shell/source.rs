@@ -158,7 +158,7 @@ impl Fetcher {
                     if self.said.as_ref() != Some(&error.message) {
                         tracing::warn!(
                             reason = error.reason(),
-                            message = error.message,
+                            detail = error.message,
                             "Git cannot be read; will retry"
                         );
                     }

@@ -82,7 +82,11 @@ impl Environment {
 
     /// In a terminal so many columns wide: everything that it shows, and the exit code. Its process id is in the file `pid`.
     pub fn in_terminal(&self, columns: usize, args: &[&str], vars: &[(&str, &str)]) -> (String, i32) {
-        let line = format!("echo $$ > pid; stty cols {columns} rows 24; exec {} {}", env!("CARGO_BIN_EXE_holdfast"), args.join(" "));
+        let line = format!(
+            "echo $$ > pid; stty cols {columns} rows 24; exec {} {}",
+            env!("CARGO_BIN_EXE_holdfast"),
+            args.join(" ")
+        );
         let output = Command::new("script")
             .args(["-qec", &line, "/dev/null"])
             .current_dir(self.path())

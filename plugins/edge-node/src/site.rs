@@ -240,6 +240,14 @@ impl Site {
             .workloads
             .retain(|_, workload| !workload.generations.is_empty() || !workload.shares.is_empty() || !workload.jobs.is_empty());
         inner.journal.write(&line).map_err(internal)?;
+        tracing::info!(
+            verb = line.verb,
+            workload = key,
+            generation = line.generation,
+            deploy = writer.deploy_id,
+            fence = writer.fence,
+            "effect"
+        );
         if record != inner.record {
             record.save(&self.dir.join("state.json")).map_err(internal)?;
         }
@@ -476,7 +484,13 @@ impl Site {
                     }
                     if let Status::Stuck(message) | Status::Failing(message) = &next {
                         live.output.line(message);
-                        tracing::warn!(workload = key, generation = number, reason = message, "bundle does not run");
+                        tracing::warn!(
+                            workload = key,
+                            generation = number,
+                            deploy = generation.deploy_id,
+                            detail = message,
+                            "bundle does not run"
+                        );
                     }
                     *status = next;
                 }

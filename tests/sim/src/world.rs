@@ -1,737 +1,667 @@
-//! The world around the engine: an event heap, sites, a registry, Git, people, a disk, and crashes between any two outputs.
+//! One seed's world: it moves from event to event, first with faults, then without, until everything is at rest.
 
-use crate::oracle::Oracle;
+use crate::daemon::{Daemon, Stopped};
+use crate::git::Git;
+use crate::heap::{Event, Heap, Landing};
+use crate::options::{Fault, Faults, Feature, Options, has};
+use crate::oracle::{Check, Truth, rest};
 use crate::random::Random;
-use crate::site::{Quality, Site};
-use holdfast_core::config::{BindingRule, EngineConfig};
-use holdfast_core::engine::*;
-use holdfast_core::entry::{By, Entry, Precondition, Term};
-use holdfast_core::ids::{Digest, WorkloadId};
-use holdfast_core::plan::{Ask, PLANNER_VERSION};
-use holdfast_core::spec::*;
-use holdfast_core::state::State;
-use holdfast_core::target::*;
-use holdfast_ledger::{Batch, Ledger, Options, SimDisk, load_state, state_bytes};
-use serde_json::json;
+use crate::registry::{Quality, Registry};
+use crate::scenario::{Scenario, Second};
+use crate::site::{Effect, Site};
+use holdfast_core::engine::{Call, Input, Output};
+use holdfast_core::entry::{AttemptChange, Body, QuarantineAction};
+use holdfast_core::ids::{Digest, ReleaseId};
+use holdfast_core::release::Release;
+use holdfast_core::target::{Fault as TargetFault, FaultClass, Verb};
+use holdfast_ledger::SimDisk;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-const FAULTS_MS: u64 = 400_000;
-const REST_MS: u64 = 1_800_000;
-const STEPS_MAX: usize = 60_000;
+/// So long after the faults it may take until everything is at rest.
+const REST_MS: u64 = 2_400_000;
+/// What was under way when the faults stopped has landed by then.
+const ECHO_MS: u64 = 100_000;
+const STEPS_MAX: usize = 120_000;
+/// So long after a daemon's death something that it sent may still land on a target without fences.
+const CUT_MS: u64 = 200;
+const HELP_EVERY_MS: u64 = 15_000;
+const REST_LOOK_MS: u64 = 2_000;
 const OWNER: &str = "simowner";
+const OTHER: &str = "strangerx";
 
 /// What a run showed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Hash of everything the engine put out: the same seed gives the same one.
+    /// Hash of everything the engines put out: the same seed gives the same one.
     pub trace: String,
     pub entries: u64,
     pub crashes: u64,
-    pub effects: usize,
-    pub rollbacks: usize,
-}
-
-enum Event {
-    Input(Box<Input>),
-    /// An effect that lands, and then answers, or does not.
-    Land {
-        call: Box<Call>,
-        answers: bool,
-        life: u64,
-    },
-    Look {
-        target: String,
-        begun: u64,
-        life: u64,
-    },
-    Commit,
-    Person,
-    Crash,
-    Wake,
+    pub stops_by_disk: u64,
+    pub effects: u64,
+    pub quarantines: u64,
+    pub heals: u64,
+    pub jobs: u64,
+    pub calm_ms: u64,
 }
 
 pub struct World {
-    random: Random,
-    now: u64,
-    serial: u64,
-    events: BTreeMap<(u64, u64), Event>,
-    ledger: Option<Ledger<SimDisk>>,
-    engine: Engine,
-    oracle: Oracle,
-    sites: BTreeMap<String, Site>,
-    /// Which run of the daemon this is: answers to an earlier one are lost.
-    life: u64,
-    faults: bool,
-    commits: u64,
-    spec: Option<WorkloadSpec>,
-    trace: Vec<u8>,
+    pub(crate) options: Options,
+    pub(crate) random: Random,
+    pub(crate) faults: Faults,
+    pub(crate) now: u64,
+    pub(crate) serial: u64,
+    pub(crate) heap: Heap,
+    pub(crate) scenario: Scenario,
+    pub(crate) git: Git,
+    pub(crate) registry: Registry,
+    pub(crate) sites: BTreeMap<String, Site>,
+    pub(crate) daemons: Vec<Daemon>,
+    pub(crate) releases: BTreeMap<ReleaseId, Arc<Release>>,
+    /// A copy of the first daemon's disk, for a second daemon that should not be.
+    copied: Option<SimDisk>,
+    trace: Sha256,
     outcome: Outcome,
-    /// Effects left to write before a crash in the middle of the outputs.
-    crash_in: Option<u64>,
-}
-
-fn config() -> EngineConfig {
-    let grants = Digest::of(b"grants");
-    EngineConfig {
-        plugins: [("edge".to_owned(), Digest::of(b"plugin"))].into(),
-        bindings: vec![BindingRule {
-            target: "*".into(),
-            plugin: "edge".into(),
-            grants,
-            fixed: BTreeMap::new(),
-        }],
-        tag_poll_ms: 20_000,
-        ..EngineConfig::default()
-    }
-}
-
-fn app() -> WorkloadId {
-    WorkloadId::new("main", "app").expect("a valid name")
-}
-
-fn spec(version: u64, canary: bool, attempt: u32) -> WorkloadSpec {
-    let strategy = if canary {
-        let step = |weight, hold_ms| CanaryStep { weight, hold_ms };
-        Strategy::Canary {
-            steps: vec![step(1_000, 3_000), step(5_000, 2_000), step(10_000, 1_000)],
-            bake_ms: 1_000,
-        }
-    } else {
-        Strategy::BlueGreen { bake_ms: 2_000 }
-    };
-    let analysis = Analysis {
-        name: "errors".into(),
-        source: AnalysisSource::Target {
-            numerator: "errors_total".into(),
-            total: "requests_total".into(),
-        },
-        fail_when: "canary.value > baseline.value * 2.0 && canary.value > 0.01".into(),
-        interval_ms: 500,
-        at: Vec::new(),
-        failures: 2,
-        min_samples: 10,
-        unmeasured: Unmeasured {
-            for_ms: 60_000,
-            then: UnmeasuredThen::Fail,
-        },
-        dry_run: false,
-    };
-    let artifacts = [(
-        "main".to_owned(),
-        ArtifactSpec::Reference(format!("r.example.com/app:v{version}")),
-    )]
-    .into();
-    WorkloadSpec {
-        template: json!({ "version": version }),
-        strategy,
-        health: Health {
-            timeout_ms: 20_000,
-            interval_ms: 500,
-            stable_ms: 1_000,
-            http: Some(HttpHealth { path: "/healthz".into() }),
-            telemetry_required: false,
-        },
-        analysis: vec![analysis],
-        drain_ms: 1_000,
-        attempt,
-        standby: 0,
-        ..WorkloadSpec::new(artifacts, Targets::MatchLabels(BTreeMap::new()).into())
-    }
-}
-
-fn quality(version: u64) -> Quality {
-    match version % 7 {
-        3 => Quality::Erring,
-        5 => Quality::Unhealthy,
-        6 => Quality::Failing,
-        _ => Quality::Good,
-    }
+    violation: Option<String>,
+    helped: u64,
+    looked: u64,
 }
 
 /// Runs one seed; an error names what was violated and when.
-pub fn run(seed: u64) -> Result<Outcome, String> {
-    let mut world = World::new(seed);
-    world.boot();
+pub fn run(options: &Options) -> Result<Outcome, String> {
+    let mut world = World::new(options);
+    let at = |world: &World, error: String| format!("at {} ms: {error}", world.now);
+    world.start(0).map_err(|error| at(&world, error))?;
+    let calm_from = options.faults_ms + ECHO_MS;
+    let deadline = options.faults_ms + REST_MS;
+    let mut unrest = String::from("it was never looked at");
     for _ in 0..STEPS_MAX {
-        world
-            .step()
-            .map_err(|error| format!("at {} ms, entry {}: {error}", world.now, world.engine.state().size))?;
-        if world.now > FAULTS_MS + REST_MS
-            || (!world.faults && world.now > FAULTS_MS + 120_000 && world.oracle.check_rest(&world.engine, &world.sites).is_ok())
-        {
+        world.step().map_err(|error| at(&world, error))?;
+        if !world.faults.on && world.now > calm_from && world.now >= world.looked + REST_LOOK_MS {
+            world.looked = world.now;
+            match rest::at_rest(&world) {
+                Ok(()) => return world.finish(),
+                Err(error) => unrest = error,
+            }
+        }
+        if world.now > deadline {
             break;
         }
     }
-    world
-        .oracle
-        .check_rest(&world.engine, &world.sites)
-        .map_err(|error| format!("after faults stopped: {error}"))?;
-    world.check_memory()?;
-    world.outcome.trace = Digest::of(&world.trace).to_string();
-    world.outcome.entries = world.engine.state().size;
-    world.outcome.effects = world.sites.values().map(|site| site.effects.len()).sum();
-    Ok(world.outcome)
+    Err(format!("convergence: at {} ms it has not come to rest: {unrest}", world.now))
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let sites = (0..1 + random.below(3))
-            .map(|n| (format!("site-{n}"), Site::default()))
+    fn new(options: &Options) -> Self {
+        let seed = options.seed;
+        let scenario = Scenario::new(seed);
+        let sites = scenario
+            .places
+            .iter()
+            .map(|(name, place)| (name.clone(), Site::new(place)))
             .collect();
-        let (ledger, _) = Ledger::open_on(SimDisk::new(), Options::default()).expect("an empty simulated disk opens");
         let mut world = Self {
-            random,
+            options: options.clone(),
+            random: Random::of(seed, "world"),
+            faults: Faults::new(options),
             now: 1,
             serial: 0,
-            events: BTreeMap::new(),
-            ledger: Some(ledger),
-            engine: Engine::new(config(), State::default()),
-            oracle: Oracle::default(),
+            heap: Heap::default(),
+            scenario,
+            git: Git::default(),
+            registry: Registry::new(seed),
             sites,
-            life: 0,
-            faults: true,
-            commits: 0,
-            spec: None,
-            trace: Vec::new(),
-            outcome: Outcome {
-                trace: String::new(),
-                entries: 0,
-                crashes: 0,
-                effects: 0,
-                rollbacks: 0,
-            },
-            crash_in: None,
+            daemons: vec![Daemon::new(OWNER, SimDisk::new())],
+            releases: BTreeMap::new(),
+            copied: None,
+            trace: Sha256::new(),
+            outcome: Outcome::default(),
+            violation: None,
+            helped: 0,
+            looked: 0,
         };
-        world.at(10, Event::Commit);
-        for _ in 0..world.random.below(6) {
-            let t = world.random.below(FAULTS_MS);
-            world.at(t, Event::Crash);
-        }
-        for _ in 0..world.random.below(8) {
-            let t = world.random.below(FAULTS_MS);
-            world.at(t, Event::Person);
-        }
-        for _ in 0..3 + world.random.below(6) {
-            let t = world.random.below(FAULTS_MS);
-            world.at(t, Event::Commit);
-        }
+        world.plan_ahead();
         world
     }
 
-    fn at(&mut self, t: u64, event: Event) {
-        self.serial += 1;
-        self.events.insert((t, self.serial), event);
-    }
-
-    fn soon(&mut self, event: Event) {
-        let slow = self.random_fault(5);
-        let delay = 1 + self.random.below(if slow { 30_000 } else { 200 });
-        self.at(self.now + delay, event);
-    }
-
-    fn random_fault(&mut self, percent: u64) -> bool {
-        self.faults && self.random.chance(percent)
-    }
-
-    fn boot(&mut self) {
-        let ledger = self.ledger.as_mut().expect("open");
-        let (state, _) = load_state(ledger).expect("an intact log folds");
-        let term = Term {
-            binary: "sim".into(),
-            planner: PLANNER_VERSION,
-            config: Digest::of(b"config"),
-            previous_size: state.size,
-            previous_root: String::new(),
-            clean: false,
-            epoch: 1,
-            owner: OWNER.into(),
-        };
-        self.engine = Engine::new(config(), state);
-        self.input(Input::Boot(term));
-    }
-
-    fn step(&mut self) -> Result<(), String> {
-        if self.faults && self.now >= FAULTS_MS {
-            self.faults = false;
-            // The last word is a good one, so that there is something to come to rest on.
-            self.commit(7 * (self.commits + 1));
-        }
-        let wake = self.engine.next_wake().unwrap_or(u64::MAX).max(self.now + 1);
-        let next = self.events.first_key_value().map_or(u64::MAX, |((t, _), _)| *t);
-        if wake < next {
-            self.at(wake, Event::Wake);
-        }
-        let Some(((t, _), event)) = self.events.pop_first() else {
-            return Err("nothing will ever happen again".into());
-        };
-        self.now = self.now.max(t);
-        match event {
-            Event::Input(input) => self.input(*input),
-            Event::Wake => self.input(Input::Tick),
-            Event::Look { target, begun, life } => self.look(target, begun, life),
-            Event::Land { call, answers, life } => self.land(*call, answers, life)?,
-            Event::Commit => {
-                let version = self.random.below(20);
-                self.commit(version);
+    /// What will go wrong, and when, apart from what goes wrong on the way.
+    fn plan_ahead(&mut self) {
+        let until = self.options.faults_ms;
+        let seed = self.options.seed;
+        let mut at = Random::of(seed, "plan");
+        self.heap.push(10, Event::Commit);
+        for _ in 0..3 + at.below(8) {
+            let t = at.below(until);
+            self.heap.push(t, Event::Commit);
+            if at.chance(25) {
+                self.heap.push(t + at.below(1_000), Event::Commit);
             }
-            Event::Person => self.person(),
-            Event::Crash => self.crash_in = Some(self.random.below(6)),
         }
-        self.oracle.check_engine(&self.engine)
-    }
-
-    fn input(&mut self, input: Input) {
-        let outputs = self.engine.handle(
-            Now {
-                t: self.now,
-                wall_ms: self.now,
-            },
-            input,
-        );
-        let mut failure = None;
-        for output in outputs {
-            if let Some(left) = &mut self.crash_in {
-                if *left == 0 {
-                    self.crash();
-                    return;
+        let mut crashes = Random::of(seed, "crashes");
+        for _ in 0..crashes.below(7) {
+            let t = crashes.below(until);
+            if self.faults.has(Fault::Kill) || self.faults.has(Fault::Power) {
+                self.heap.push(t, Event::Crash { daemon: 0 });
+            }
+        }
+        for (fault, times) in [(Fault::People, 10), (Fault::DiskFull, 3), (Fault::DiskError, 3)] {
+            let mut when = Random::of(seed, &format!("when {fault:?}"));
+            for _ in 0..when.below(times) {
+                let t = when.below(until);
+                if self.faults.has(fault) {
+                    let event = if fault == Fault::People {
+                        Event::Person
+                    } else {
+                        Event::Disk { daemon: 0 }
+                    };
+                    self.heap.push(t, event);
                 }
-                *left -= 1;
-            }
-            if let Err(error) = self.carry(output) {
-                failure = Some(error);
             }
         }
-        if let Some(error) = failure {
-            // Surfaces at the next check of the step.
-            self.trace.extend_from_slice(error.as_bytes());
-            self.pending_failure(error);
+        for t in (0..until).step_by(7_000) {
+            self.heap.push(t, Event::Weather);
+        }
+        for _ in 0..at.below(5) {
+            let t = at.below(until);
+            self.heap.push(t, Event::Tag);
+        }
+        if self.scenario.second != Second::None {
+            let t = at.between(20_000, until.max(40_000) / 2);
+            self.heap.push(t, Event::Second);
         }
     }
 
-    fn pending_failure(&mut self, error: String) {
-        panic!("at {} ms, entry {}: {error}", self.now, self.engine.state().size);
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.options.loud {
+            eprintln!("{:>8} {}", self.now, what());
+        }
     }
 
-    fn carry(&mut self, output: Output) -> Result<(), String> {
-        self.trace.extend_from_slice(format!("{output:?}").as_bytes());
-        match output {
-            Output::Append { entries, blobs } => self.append(entries, blobs),
-            Output::Call(call) => {
-                let call = call.into_inner();
-                self.oracle.check_call(&call, &self.sites[&call.target])?;
-                self.send(call);
+    /// How long something is on its way.
+    pub(crate) fn latency(&mut self, slow: Fault) -> u64 {
+        let slow = self.faults.strikes(slow, 6);
+        1 + self.random.below(if slow { 30_000 } else { 150 })
+    }
+
+    pub(crate) fn deliver(&mut self, daemon: usize, life: u64, input: Input) {
+        let at = self.now + self.latency(Fault::Slow);
+        self.heap.push(
+            at,
+            Event::Deliver {
+                daemon,
+                life,
+                input: Box::new(input),
+            },
+        );
+    }
+
+    /// Every daemon hears of a commit soon.
+    pub(crate) fn poke(&mut self) {
+        for daemon in 0..self.daemons.len() {
+            let (at, life) = (self.now + self.random.below(500), self.daemons[daemon].life);
+            self.heap.push(at, Event::Fetch { daemon, life });
+        }
+    }
+
+    fn calm_down(&mut self) {
+        self.tell(|| "the faults stop".to_owned());
+        self.faults.on = false;
+        self.registry.away_until = if self.scenario.registry_lost { u64::MAX } else { 0 };
+        self.git.away_until = 0;
+        for site in self.sites.values_mut() {
+            site.away_until = 0;
+        }
+        for daemon in &mut self.daemons {
+            daemon.crash_in = None;
+            daemon.disk.set_room(None);
+            if let Some(ledger) = &daemon.ledger {
+                ledger.disk().set_room(None);
             }
-            Output::Ask(ask) => self.ask(ask),
-            Output::LoadImages { blob } => self.soon(Event::Input(Box::new(Input::Images {
-                blob,
-                accepted: Default::default(),
-            }))),
-            Output::Reply { .. } => {}
+        }
+        self.last_commit();
+    }
+
+    fn step(&mut self) -> Check {
+        if self.faults.on && self.now >= self.options.faults_ms {
+            self.calm_down();
+        }
+        if !self.faults.on && self.now >= self.helped + HELP_EVERY_MS {
+            self.helped = self.now;
+            self.help();
+            self.poke();
+        }
+        let wake = (0..self.daemons.len())
+            .filter_map(|daemon| Some((self.daemons[daemon].wake()?.max(self.now + 1), daemon)))
+            .min();
+        let next = self.heap.next_time();
+        if let Some((t, daemon)) = wake
+            && next.is_none_or(|next| t < next)
+        {
+            self.now = t;
+            self.input(daemon, Input::Tick);
+        } else {
+            match self.heap.pop() {
+                Some((t, event)) => {
+                    self.now = self.now.max(t);
+                    self.happen(event)?;
+                }
+                None if self.faults.on => self.now = self.options.faults_ms,
+                // Nobody wants to be woken: people still look.
+                None => self.now += HELP_EVERY_MS,
+            }
+        }
+        if let Some(violation) = self.violation.take() {
+            return Err(violation);
+        }
+        for daemon in self.daemons.iter().filter(|daemon| daemon.runs()) {
+            rest::check_engine(&daemon.engine)?;
         }
         Ok(())
     }
 
-    fn append(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>) {
-        self.outcome.rollbacks += entries
-            .iter()
-            .filter(|entry| matches!(entry.body, holdfast_core::entry::Body::Quarantine(_)))
-            .count();
-        let blobs = blobs.into_iter().map(|(digest, bytes)| (digest, bytes.into())).collect();
-        let ledger = self.ledger.as_mut().expect("open");
-        let committed = ledger
-            .append(&Batch {
-                entries: entries.clone(),
-                blobs,
-            })
-            .expect("the disk has room");
-        self.oracle.acknowledge(&entries);
-        if self.random.chance(5) {
-            let body = state_bytes(self.engine.state()).expect("State is JSON");
-            let _ = self.ledger.as_mut().expect("open").write_snapshot(committed.size, body);
+    fn happen(&mut self, event: Event) -> Check {
+        match event {
+            Event::Deliver { daemon, life, input } => {
+                if self.lives(daemon, life) {
+                    self.input(daemon, *input);
+                }
+            }
+            Event::Read {
+                daemon,
+                life,
+                target,
+                begun,
+            } => {
+                if self.lives(daemon, life) {
+                    self.read(daemon, life, target, begun);
+                }
+            }
+            Event::Land(landing) => return self.land(landing),
+            Event::Write { daemon, life } => {
+                if self.lives(daemon, life) {
+                    return self.write(daemon);
+                }
+            }
+            Event::Fetch { daemon, life } => {
+                if self.lives(daemon, life) && self.now >= self.git.away_until {
+                    let revision = self.daemons[daemon].fetch(&self.git);
+                    if let Some(revision) = revision {
+                        self.input(daemon, revision);
+                    }
+                }
+            }
+            Event::Commit => self.commit(),
+            Event::Person => self.meddle(),
+            Event::Crash { daemon } => {
+                let after = self.random.below(8);
+                let power = self.faults.has(Fault::Power) && (!self.faults.has(Fault::Kill) || self.random.chance(50));
+                let one = &mut self.daemons[daemon];
+                one.crash_in = Some(after);
+                one.power_cut = power;
+                if power && self.random.chance(30) {
+                    // In the middle of a write.
+                    let changes = self.random.below(6);
+                    if let Some(ledger) = &self.daemons[daemon].ledger {
+                        ledger.disk().crash_after(changes);
+                    }
+                }
+            }
+            Event::Start { daemon } => return self.start(daemon),
+            Event::Disk { daemon } => self.trouble_disk(daemon),
+            Event::Weather => self.weather(),
+            Event::Second => return self.second(),
+            Event::Tag => {
+                let names: Vec<String> = self.scenario.workloads.keys().cloned().collect();
+                let version = self.random.between(1, 24);
+                if let Some(name) = self.random.pick(&names) {
+                    self.registry.publish(&crate::scenario::reference(name, version));
+                }
+            }
         }
-        self.at(self.now, Event::Input(Box::new(Input::Durable { size: committed.size })));
+        Ok(())
     }
 
-    fn send(&mut self, call: Call) {
-        let fail = |class| Input::Called {
+    fn lives(&self, daemon: usize, life: u64) -> bool {
+        self.daemons[daemon].runs() && self.daemons[daemon].life == life
+    }
+
+    pub(crate) fn input(&mut self, daemon: usize, input: Input) {
+        if self.violation.is_some() {
+            return;
+        }
+        let outputs = self.daemons[daemon].handle(self.now, input);
+        for output in outputs {
+            match &mut self.daemons[daemon].crash_in {
+                Some(0) => return self.crash(daemon),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            match self.carry(daemon, output) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(violation) => {
+                    self.violation.get_or_insert(violation);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// False: the daemon is down now, and the rest of its outputs with it.
+    fn carry(&mut self, daemon: usize, output: Output) -> Result<bool, String> {
+        self.trace.update(format!("{daemon} {} {output:?}", self.now).as_bytes());
+        match output {
+            Output::Append { entries, blobs } => {
+                if self.options.loud {
+                    for entry in &entries {
+                        self.tell(|| format!("[{daemon}] {:>4} {:?} {:?}", entry.seq, entry.on, entry.body));
+                    }
+                }
+                self.count(&entries);
+                self.daemons[daemon].queue(entries, blobs)?;
+                let (at, life) = (self.now + self.random.below(4), self.daemons[daemon].life);
+                self.heap.push(at, Event::Write { daemon, life });
+            }
+            Output::Call(call) => {
+                let call = call.into_inner();
+                self.check_call(daemon, &call)?;
+                self.send(daemon, call);
+            }
+            Output::Ask(ask) => self.ask(daemon, ask),
+            Output::LoadImages { blob } => {
+                let accepted = self.registry.accepted(&blob);
+                let life = self.daemons[daemon].life;
+                self.deliver(daemon, life, Input::Images { blob, accepted });
+            }
+            Output::Reply { reply, .. } => {
+                self.tell(|| format!("[{daemon}] replies {reply:?}"));
+                if let Ok(reply) = reply {
+                    self.daemons[daemon].oracle.check_reply(&reply)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The writer makes durable what is queued, and says so; or the disk does not let it, and the daemon stops.
+    fn write(&mut self, daemon: usize) -> Check {
+        let truth = truth(&self.git, &self.registry, &self.releases, &self.faults);
+        match self.daemons[daemon].write(&truth) {
+            Ok(size) => {
+                let life = self.daemons[daemon].life;
+                let input = Box::new(Input::Durable { size });
+                let at = self.now + self.random.below(3);
+                self.heap.push(at, Event::Deliver { daemon, life, input });
+                let (tidy, snapshot) = (self.random.chance(15), self.random.chance(30));
+                if tidy && !self.daemons[daemon].tidy(snapshot) {
+                    self.stop_by_disk(daemon);
+                }
+                Ok(())
+            }
+            Err(Ok(Stopped)) => {
+                self.stop_by_disk(daemon);
+                Ok(())
+            }
+            Err(Err(violation)) => Err(violation),
+        }
+    }
+
+    fn count(&mut self, entries: &[holdfast_core::entry::Entry]) {
+        for entry in entries {
+            match &entry.body {
+                Body::Quarantine(quarantine) if quarantine.action == QuarantineAction::Set => self.outcome.quarantines += 1,
+                Body::Attempt(AttemptChange::Began { heal: true, .. }) => self.outcome.heals += 1,
+                Body::Intent(intent) if matches!(intent.verb, Verb::Run { .. }) => self.outcome.jobs += 1,
+                _ => {}
+            }
+        }
+    }
+
+    fn check_call(&self, daemon: usize, call: &Call) -> Check {
+        let one = &self.daemons[daemon];
+        one.oracle.check_call(call)?;
+        if self.scenario.second != Second::Twin {
+            one.oracle.check_claim(call, &self.sites[&call.target], one.head_at_boot)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, daemon: usize, call: Call) {
+        self.tell(|| format!("[{daemon}] calls {} {:?} under {}", call.target, call.verb, call.intent));
+        let life = self.daemons[daemon].life;
+        let answer = |class| Input::Called {
             workload: call.workload.clone(),
             target: call.target.clone(),
             intent: call.intent,
-            outcome: Err(Fault {
+            outcome: Err(TargetFault {
                 class,
                 message: "simulated".into(),
                 fence: None,
             }),
             sent: Vec::new(),
         };
-        if self.random_fault(10) {
-            // Lost on the way there.
-            let input = fail(FaultClass::Unavailable);
-            return self.soon(Event::Input(Box::new(input)));
+        if self.is_away(&call.target) || self.faults.strikes(Fault::CallLost, 10) {
+            let input = answer(FaultClass::Unavailable);
+            return self.deliver(daemon, life, input);
         }
-        let late = self.random_fault(10);
-        if late {
-            let input = fail(FaultClass::Deadline);
-            self.soon(Event::Input(Box::new(input)));
-        }
-        let life = self.life;
-        self.soon(Event::Land {
-            call: Box::new(call),
-            answers: !late,
+        let late = self.faults.strikes(Fault::CallLate, 10);
+        let landing = |answers| Landing {
+            daemon,
             life,
-        });
+            call: call.clone(),
+            answers,
+        };
+        if late {
+            let input = answer(FaultClass::Deadline);
+            let never = self.faults.below(Fault::CallLate, 3) == 0;
+            // A target without fences is not written to by a call whose time is over: the host cuts it.
+            let cut = !self.sites[&call.target].abilities.guarded;
+            let lands = 1 + self.faults.below(Fault::CallLate, if cut { 200 } else { 30_000 });
+            if !never {
+                self.heap.push(self.now + lands, Event::Land(landing(false)));
+            }
+            let after = if cut { self.now + lands } else { self.now };
+            let at = after + 1 + self.random.below(300);
+            self.heap.push(
+                at,
+                Event::Deliver {
+                    daemon,
+                    life,
+                    input: Box::new(input),
+                },
+            );
+            return;
+        }
+        let twice = self.faults.strikes(Fault::CallTwice, 6);
+        let at = self.now + self.latency(Fault::Slow);
+        let guarded = self.sites[&call.target].abilities.guarded;
+        if twice {
+            let again = self.now
+                + 1
+                + self
+                    .faults
+                    .below(Fault::CallTwice, if guarded { 10_000 } else { at - self.now });
+            self.heap.push(again, Event::Land(landing(false)));
+        }
+        self.heap.push(at, Event::Land(landing(true)));
     }
 
-    fn land(&mut self, call: Call, answers: bool, life: u64) -> Result<(), String> {
-        let unit = self
-            .oracle
-            .acknowledged
-            .get(call.intent as usize)
-            .and_then(|entry| entry.on.attempt);
-        let release = unit.and_then(|seq| match &self.oracle.acknowledged[seq as usize].body {
-            holdfast_core::entry::Body::Attempt(holdfast_core::entry::AttemptChange::Began { release, .. }) => {
-                Some(release.clone())
-            }
-            _ => None,
-        });
-        let release = release.map(|release| release.to_string()).unwrap_or_default();
-        let version = self.version_of(&release);
-        let site = self.sites.get_mut(&call.target).ok_or("no such site")?;
-        let before = site.clone();
-        let outcome = site.apply(OWNER, &call, &release, quality(version));
+    fn land(&mut self, landing: Landing) -> Check {
+        let Landing {
+            daemon,
+            life,
+            call,
+            answers,
+        } = landing;
+        let release = self.daemons[daemon].oracle.release_of(&call);
+        let artifact = release
+            .as_ref()
+            .and_then(|release| self.releases.get(release)?.artifacts.get("main").cloned())
+            .unwrap_or_else(|| Digest::of(b"unknown"));
+        let effect = Effect {
+            owner: &self.daemons[daemon].owner.clone(),
+            call: &call,
+            quality: self.quality(&call, &artifact),
+            release,
+            artifact,
+            now: self.now,
+            pulls: !self.registry.is_away(self.now),
+            stops_half_way: self.faults.strikes(Fault::CallPartial, 8),
+            wrong_digest: self.faults.strikes(Fault::WrongDigest, 3),
+            unsettled: self.faults.strikes(Fault::RoutePartial, 20),
+        };
+        let before = self.sites[&call.target].clone();
+        let Some(site) = self.sites.get_mut(&call.target) else {
+            return Ok(());
+        };
+        let outcome = site.apply(&effect);
         let after = site.clone();
-        self.oracle.check_site(&call.target, &before, &after, &call.verb)?;
-        if answers && life == self.life {
-            let Call {
-                workload,
-                target,
-                intent,
-                ..
-            } = call;
-            self.input(Input::Called {
-                workload,
-                target,
-                intent,
+        self.tell(|| {
+            format!(
+                "[{daemon}] {} under {} lands on {}: {outcome:?}",
+                call.verb.name(),
+                call.intent,
+                call.target
+            )
+        });
+        if self.scenario.second != Second::Twin && outcome.is_ok() {
+            self.daemons[daemon].oracle.check_effect(&call, &before, &after, self.now)?;
+        }
+        if answers && self.lives(daemon, life) {
+            let input = Input::Called {
+                workload: call.workload,
+                target: call.target,
+                intent: call.intent,
                 outcome,
                 sent: Vec::new(),
-            });
+            };
+            self.input(daemon, input);
         }
         Ok(())
     }
 
-    /// The version in a release's template, from the blob that the ledger holds.
-    fn version_of(&self, release: &str) -> u64 {
-        let digest: Option<Digest> = format!("sha256:{release}").parse().ok();
-        let bytes = digest
-            .and_then(|digest| self.ledger.as_ref()?.blob(&digest).ok())
-            .unwrap_or_default();
-        let release: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        release["template"]["version"].as_u64().unwrap_or(0)
-    }
-
-    fn look(&mut self, target: String, begun: u64, life: u64) {
-        if life != self.life {
-            return;
-        }
-        let outcome = if self.random_fault(8) {
-            Err(Fault {
-                class: FaultClass::Unavailable,
-                message: "away".into(),
-                fence: None,
-            })
-        } else {
-            Ok(self.sites[&target].page(app().as_str()))
-        };
-        self.input(Input::Observed { target, begun, outcome });
-    }
-
-    fn ask(&mut self, ask: Ask) {
-        let life = self.life;
-        let faulty = self.random_fault(10);
-        let away = || Fault {
-            class: FaultClass::Unavailable,
-            message: "away".into(),
-            fence: None,
-        };
-        let input = match ask {
-            Ask::Observe { target, begun } => return self.soon(Event::Look { target, begun, life }),
-            Ask::Pin { workload, reference } => {
-                let moved = self.random_fault(10);
-                let digest = Digest::of(format!("{reference}{moved}").as_bytes());
-                let images = serde_json::to_vec(&json!([])).unwrap_or_default();
-                let resolved = Resolved {
-                    digest,
-                    source: "r.example.com/app".into(),
-                    images,
-                    accepted: Default::default(),
-                    blobs: Vec::new(),
-                    evidence: json!({}),
-                };
-                let outcome = if faulty {
-                    Err(PinFailure {
-                        message: "registry away".into(),
-                        retry_after_ms: None,
-                    })
-                } else {
-                    Ok(resolved)
-                };
-                Input::Pinned {
-                    workload,
-                    reference,
-                    outcome,
-                }
-            }
-            Ask::Check {
-                workload, target, key, ..
-            }
-            | Ask::CheckRelease {
-                workload, target, key, ..
-            } => {
-                let abilities = Abilities {
-                    routing: Routing::Weighted,
-                    most_live: 16,
-                    finest_share: 1,
-                    sizing: Sizing::Unsized,
-                    overlap: true,
-                    staged: true,
-                    seamless: true,
-                    guarded: true,
-                    probed: true,
-                };
-                Input::Checked {
-                    workload,
-                    target,
-                    key,
-                    outcome: Ok(Report {
-                        problems: Vec::new(),
-                        abilities,
-                    }),
-                }
-            }
-            Ask::Probe {
-                workload,
-                target,
-                generation,
-                ..
-            } => {
-                let unhealthy = self.sites[&target]
-                    .generations
-                    .get(&generation)
-                    .is_none_or(|one| one.quality == Quality::Unhealthy);
-                let failure = (unhealthy || self.random_fault(3)).then(|| "503".to_owned());
-                Input::Probed {
-                    workload,
-                    target,
-                    generation,
-                    failure,
-                    asked: true,
-                }
-            }
-            Ask::Measure {
-                workload,
-                target,
-                generations,
-                queries: _,
-            } => {
-                let site = &self.sites[&target];
-                let now = self.now;
-                let sample = |number: u32| {
-                    let total = if site.shares.contains_key(&number) { now as f64 } else { 0.0 };
-                    let erring = site
-                        .generations
-                        .get(&number)
-                        .is_some_and(|one| one.quality == Quality::Erring);
-                    let errors = if erring { total / 5.0 } else { 0.0 };
-                    vec![
-                        Sample {
-                            name: "requests_total".into(),
-                            value: total,
-                        },
-                        Sample {
-                            name: "errors_total".into(),
-                            value: errors,
-                        },
-                    ]
-                };
-                let samples = if faulty {
-                    Err(away())
-                } else {
-                    Ok(generations.iter().map(|number| (*number, sample(*number))).collect())
-                };
-                Input::Measured {
-                    workload,
-                    target,
-                    samples,
-                    answers: BTreeMap::new(),
-                }
-            }
-            Ask::Explain {
-                workload,
-                target,
-                generation,
-            } => Input::Explained {
-                workload,
-                target,
-                generation,
-                excerpts: if faulty { Err(away()) } else { Ok(Vec::new()) },
-            },
-            Ask::Room {
-                workload,
-                target,
-                generation,
-            } => Input::Roomed {
-                workload,
-                target,
-                generation,
-                room: Ok(None),
-            },
-            Ask::Diff {
-                workload,
-                target,
-                generation,
-            } => Input::Diffed {
-                workload,
-                target,
-                generation,
-                changes: Ok(Vec::new()),
-            },
-            Ask::Tags { workload, repository } => Input::Tagged {
-                workload,
-                repository,
-                outcome: Ok(Vec::new()),
-            },
-            Ask::Pullable { workload, release } => Input::PullChecked {
-                workload,
-                release,
-                outcome: Ok(()),
-            },
-        };
-        self.soon(Event::Input(Box::new(input)));
-    }
-
-    fn commit(&mut self, version: u64) {
-        self.commits += 1;
-        let attempt = self.spec.as_ref().map_or(1, |spec| spec.attempt) + u32::from(self.random_fault(5));
-        let unreadable = self.random_fault(10);
-        let removed = !unreadable && self.random_fault(5);
-        let canary = self.random.chance(60);
-        let spec = spec(version, canary, attempt);
-        let target = TargetSpec {
-            labels: BTreeMap::new(),
-            plugin: "edge".into(),
-            config: json!({}),
-            values: BTreeMap::new(),
-        };
-        let old = self.engine.state().source.as_ref().map(|head| head.commit.clone());
-        let revision = Revision {
-            reference: "refs/heads/main".into(),
-            commit: format!("{:040x}", self.commits),
-            old,
-            fast_forward: true,
-            adopted: true,
-            signer: "unverified".into(),
-            workloads: if unreadable || removed {
-                BTreeMap::new()
-            } else {
-                [(app(), spec.clone())].into()
-            },
-            unknown_workloads: if unreadable { [app()].into() } else { Default::default() },
-            absence_proven: !unreadable,
-            targets: self.sites.keys().map(|name| (name.clone(), target.clone())).collect(),
-            ..Revision::default()
-        };
-        self.spec = Some(spec);
-        self.input(Input::Revision(Box::new(revision)));
-    }
-
-    fn person(&mut self) {
-        let quarantined = self
-            .engine
-            .state()
+    /// What the bytes are like here: without an HTTP check, what would not pass it cannot start.
+    fn quality(&self, call: &Call, artifact: &Digest) -> Quality {
+        let quality = self.registry.quality(artifact);
+        let probed = self
+            .scenario
             .workloads
-            .get(&app())
-            .and_then(|w| w.quarantine.keys().next().map(|release| release.to_string()));
-        let wish = match (self.random.below(6), quarantined) {
-            (0, _) => Wish::Pause,
-            (1, _) => Wish::Abort,
-            (2, _) => Wish::Advance,
-            (3, Some(release)) => Wish::Lift { release },
-            (4, _) => Wish::Rollback { to: None },
-            _ => Wish::Resume,
-        };
-        let paused = wish == Wish::Pause;
-        self.say(wish);
-        if paused {
-            let t = self.now + 30_000;
-            // Nobody stays paused for ever.
-            self.at(t.min(FAULTS_MS - 1).max(self.now), Event::Person);
+            .get(call.workload.name())
+            .is_some_and(|spec| spec.health.http.is_some());
+        match quality {
+            Quality::Unhealthy if !probed => Quality::Failing,
+            quality => quality,
         }
     }
 
-    fn say(&mut self, wish: Wish) {
-        let by = By {
-            kind: "user".into(),
-            id: "someone".into(),
-            auth: "peercred".into(),
-        };
-        self.serial += 1;
-        let request = CommandRequest {
-            by,
-            person: None,
-            workload: Some(app()),
-            target: None,
-            only_if: Precondition::default(),
-            wish,
-            reason: "simulated".into(),
-            key: self.serial.to_string(),
-        };
-        self.input(Input::Command {
-            token: self.serial,
-            request,
-        });
+    fn stop_by_disk(&mut self, daemon: usize) {
+        self.outcome.stops_by_disk += 1;
+        self.crash(daemon);
     }
 
-    /// Power cut or SIGKILL between two outputs: what was not synced may be gone; answers under way are lost; effects are not.
-    fn crash(&mut self) {
-        self.crash_in = None;
-        self.outcome.crashes += 1;
-        self.life += 1;
-        self.events.retain(|_, event| !matches!(event, Event::Input(_) | Event::Wake));
+    /// What was not synced may be gone; answers under way are lost; effects are not.
+    fn crash(&mut self, daemon: usize) {
         let seed = self.random.next();
-        let Some(ledger) = self.ledger.take() else { return };
-        let disk = if self.random.chance(50) {
-            ledger.disk().crash(seed)
-        } else {
-            ledger.disk().kill()
-        };
-        let (ledger, boot) = Ledger::open_on(disk, Options::default()).expect("a crashed disk opens");
-        assert!(boot.loss.is_none(), "a crash was taken for a loss: {:?}", boot.loss);
-        // Invariant 4: no acknowledged entry is lost.
-        assert!(
-            ledger.size() >= self.oracle.acknowledged.len() as u64,
-            "{} of {} acknowledged entries are left",
-            ledger.size(),
-            self.oracle.acknowledged.len()
-        );
-        self.ledger = Some(ledger);
-        self.boot();
+        let one = &mut self.daemons[daemon];
+        let restarted = one.power_cut || (one.sync_failed && !has(Feature::FailedSync));
+        let power = restarted.then_some(seed);
+        one.die(power);
+        self.outcome.crashes += 1;
+        self.tell(|| {
+            format!(
+                "[{daemon}] dies, {}",
+                if power.is_some() { "and the power too" } else { "killed" }
+            )
+        });
+        if !self.daemons[daemon].stopped_for_good {
+            // Where nothing fences, the connections of the dead are cut before it lives again.
+            let sites = &self.sites;
+            let cut = |landing: &Landing| landing.daemon == daemon && !sites[&landing.call.target].abilities.guarded;
+            self.heap.hasten(self.now + CUT_MS, cut);
+            let down = CUT_MS + 1 + self.random.below(20_000);
+            self.heap.push(self.now + down, Event::Start { daemon });
+        }
     }
 
-    /// Snapshot and tail give the same State as all entries.
-    fn check_memory(&mut self) -> Result<(), String> {
-        let mut folded = State::default();
-        self.oracle.acknowledged.iter().for_each(|entry| folded.fold(entry));
-        if folded != *self.engine.state() {
-            return Err("State is not the fold of the log".into());
+    fn start(&mut self, daemon: usize) -> Check {
+        if self.daemons[daemon].runs() || self.daemons[daemon].stopped_for_good {
+            return Ok(());
         }
-        let disk = self.ledger.as_ref().expect("open").disk().kill();
-        let (mut ledger, _) = Ledger::open_on(disk, Options::default()).map_err(|error| error.to_string())?;
-        let (loaded, _) = load_state(&mut ledger).map_err(|error| error.to_string())?;
-        if loaded == folded {
-            Ok(())
-        } else {
-            Err("snapshot and tail do not give the fold of all".into())
+        let truth = truth(&self.git, &self.registry, &self.releases, &self.faults);
+        let Some(boot) = self.daemons[daemon].open(self.now, &truth)? else {
+            // The disk does not let it; somebody starts it again.
+            self.daemons[daemon].disk = self.daemons[daemon].disk.kill();
+            self.heap.push(self.now + 5_000, Event::Start { daemon });
+            return Ok(());
+        };
+        self.tell(|| format!("[{daemon}] starts at entry {}", self.daemons[daemon].head_at_boot));
+        self.input(daemon, boot);
+        let life = self.daemons[daemon].life;
+        let at = self.now + 1 + self.random.below(1_000);
+        self.heap.push(at, Event::Fetch { daemon, life });
+        Ok(())
+    }
+
+    /// A daemon that should not be there.
+    fn second(&mut self) -> Check {
+        let disk = |world: &Self| world.daemons[0].ledger.as_ref().map(|ledger| ledger.disk().copy());
+        match (self.scenario.second, self.copied.take()) {
+            (Second::None, _) => return Ok(()),
+            (Second::OtherOwner, _) => self.daemons.push(Daemon::new(OTHER, SimDisk::new())),
+            (Second::Twin, _) => {
+                let Some(disk) = disk(self) else { return Ok(()) };
+                self.daemons.push(Daemon::new(OWNER, disk.kill()));
+            }
+            (Second::OldCopy, None) => {
+                self.copied = disk(self);
+                let later = self.now + self.random.between(1_000, 120_000);
+                self.heap
+                    .push(later.min(self.options.faults_ms - 1).max(self.now), Event::Second);
+                return Ok(());
+            }
+            (Second::OldCopy, Some(copy)) => {
+                self.daemons[0].stopped_for_good = true;
+                self.daemons[0].die(None);
+                self.daemons.push(Daemon::new(OWNER, copy.kill()));
+            }
         }
+        let daemon = self.daemons.len() - 1;
+        self.tell(|| format!("[{daemon}] is a second daemon: {:?}", self.scenario.second));
+        // Whatever a copied ledger holds was acknowledged by the daemon that wrote it.
+        self.start(daemon)
+    }
+
+    fn finish(mut self) -> Result<Outcome, String> {
+        for daemon in &mut self.daemons {
+            let truth = truth(&self.git, &self.registry, &self.releases, &self.faults);
+            if daemon.runs() && daemon.write(&truth).is_err() {
+                return Err("memory: the last batch cannot be written".into());
+            }
+            daemon.oracle.check_state(daemon.engine.state())?;
+            daemon.close();
+            if !daemon.stopped_for_good && daemon.open(self.now, &truth)?.is_none() {
+                return Err("memory: the ledger cannot be opened after the run".into());
+            }
+        }
+        self.outcome.trace = holdfast_core::ids::hex(&self.trace.finalize());
+        self.outcome.entries = self.daemons.iter().map(|daemon| daemon.engine.state().size).sum();
+        self.outcome.effects = self.sites.values().map(|site| site.effects).sum();
+        self.outcome.calm_ms = self.now - self.options.faults_ms;
+        Ok(self.outcome)
+    }
+}
+
+pub(crate) fn truth<'a>(
+    git: &'a Git,
+    registry: &'a Registry,
+    releases: &'a BTreeMap<ReleaseId, Arc<Release>>,
+    faults: &'a Faults,
+) -> Truth<'a> {
+    Truth {
+        git,
+        registry,
+        releases,
+        faults,
     }
 }

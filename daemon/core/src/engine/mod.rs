@@ -215,6 +215,7 @@ pub struct Engine {
     entries: Vec<Entry>,
     blobs: BTreeMap<Digest, Vec<u8>>,
     out: Vec<Output>,
+    stopping: bool,
 }
 
 /// What is being asked, so that nothing is asked twice at once.
@@ -264,6 +265,7 @@ impl Engine {
             entries: Vec::new(),
             blobs: BTreeMap::new(),
             out: Vec::new(),
+            stopping: false,
         };
         for (id, workload) in &engine.state.workloads {
             engine.schedule.mark_all(id);
@@ -275,6 +277,11 @@ impl Engine {
             }
         }
         engine
+    }
+
+    /// From here on results are written down and nothing is planned: no new intent, no question.
+    pub fn stop(&mut self) {
+        self.stopping = true;
     }
 
     pub fn state(&self) -> &State {
@@ -291,10 +298,9 @@ impl Engine {
         for facts in self.units.values_mut().flat_map(|units| units.values_mut()) {
             facts.check = None;
         }
-        for facts in self.targets.values_mut() {
-            facts.next_look = Some(self.now.t);
-        }
-        self.dirty.extend(self.state.workloads.keys().cloned());
+        let targets: Vec<TargetName> = self.targets.keys().cloned().collect();
+        targets.iter().for_each(|target| self.want_look(target, self.now.t));
+        self.state.workloads.keys().for_each(|id| self.schedule.mark_all(id));
     }
 
     pub fn now(&self) -> Now {
@@ -324,9 +330,11 @@ impl Engine {
             wall_ms: now.wall_ms,
         };
         self.take(input);
-        self.wake_due();
-        self.settle();
-        self.look_due();
+        if !self.stopping {
+            self.wake_due();
+            self.settle();
+            self.look_due();
+        }
         self.flush();
         std::mem::take(&mut self.out)
     }

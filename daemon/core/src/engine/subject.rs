@@ -24,21 +24,33 @@ pub struct Subject {
 }
 
 impl State {
+    /// A generation that was forgotten and reappeared has the content of what the unit knows: only its number matters then.
     pub fn subject(&self, workload: &WorkloadId, target: &str, number: GenNumber) -> Option<Subject> {
         let state = self.workloads.get(workload)?;
-        let generation = state.units.get(target)?.generations.get(&number)?;
-        let release = state.releases.get(&generation.release)?;
+        let unit = state.units.get(target)?;
+        let known = unit
+            .generations
+            .get(&number)
+            .or_else(|| unit.generations.values().next_back());
+        let (release_id, captured, attempt, commit) = match known {
+            Some(known) => (&known.release, &known.captured, known.attempt, known.commit.clone()),
+            None => {
+                let last = unit.last.as_ref()?;
+                (&last.release, &last.captured, last.id, String::new())
+            }
+        };
+        let release = state.releases.get(release_id)?;
         Some(Subject {
             workload: workload.clone(),
             target: target.to_owned(),
             number,
-            release: generation.release.clone(),
+            release: release_id.clone(),
             sources: release.sources.clone(),
             images: release.images.clone(),
-            captured: generation.captured.clone(),
-            attempt: generation.attempt,
-            deploy_id: deploy_id(self.epoch, generation.attempt),
-            commit: generation.commit.clone(),
+            captured: captured.clone(),
+            attempt,
+            deploy_id: deploy_id(self.epoch, attempt),
+            commit,
             drain_ms: state
                 .spec
                 .as_ref()

@@ -166,7 +166,8 @@ async fn answers_that_lie_fail_alone() {
         ("misaligned", "i32.const 1"),
         (
             "a case that the type has not",
-            "(i32.store8 (i32.const 8) (i32.const 77)) i32.const 8"),
+            "(i32.store8 (i32.const 8) (i32.const 77)) i32.const 8",
+        ),
         (
             // ok; no owner; fence 0; then the list of generations.
             "a list longer than memory",

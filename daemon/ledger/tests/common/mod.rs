@@ -57,6 +57,7 @@ pub fn entry(seq: u64) -> Entry {
             changed: vec![workload.clone()],
             problems: vec![],
             held: vec![],
+            contributors: Default::default(),
         }),
         _ => Body::Rollout(RolloutChange {
             to: RolloutState::Rolling,
@@ -65,6 +66,9 @@ pub fn entry(seq: u64) -> Entry {
             message: String::new(),
             sources: Default::default(),
             artifacts: Default::default(),
+            wave: 0,
+            before: Vec::new(),
+            after: Vec::new(),
         }),
     };
     let on = On {

@@ -1,7 +1,9 @@
 //! One commit's say on one workload, and what the ledger says became of it.
 
 use crate::cli::draw;
-use holdfast_core::entry::{AttemptChange, AttemptOutcome, Body, CommandVerb, Entry, Presence, RolloutChange, RolloutState, SpecObject};
+use holdfast_core::entry::{
+    AttemptChange, AttemptOutcome, Body, CommandVerb, Entry, Presence, RolloutChange, RolloutState, SpecObject,
+};
 use holdfast_core::ids::{Seq, deploy_id};
 use holdfast_core::view::{WorkloadView, last_log_lines};
 use serde::Serialize;
@@ -140,7 +142,9 @@ fn request_of(spec: Seq, next: Option<&Entry>, entries: &[Entry]) -> Option<Seq>
                 entry.seq == request && request > spec && request < end && matches!(entry.body, Body::Selection(_) | Body::Pin(_))
             })
     };
-    rollouts(entries).map(|(_, request, _)| request).find(|request| made_here(*request))
+    rollouts(entries)
+        .map(|(_, request, _)| request)
+        .find(|request| made_here(*request))
 }
 
 fn of_request(request: Seq, next: Option<&Entry>, entries: &[Entry], epoch: u64) -> Option<Decision> {
@@ -183,7 +187,11 @@ fn undone_by(request: Seq, since: Seq, entries: &[Entry]) -> Option<String> {
                 && entry.on.rollout == Some(request)
                 && matches!(command.verb, CommandVerb::Rollback { .. } | CommandVerb::Abort) =>
         {
-            let reason = if command.reason.is_empty() { "no reason given" } else { &command.reason };
+            let reason = if command.reason.is_empty() {
+                "no reason given"
+            } else {
+                &command.reason
+            };
             Some(format!("by {}: {reason}", entry.by.id))
         }
         _ => None,
@@ -193,8 +201,7 @@ fn undone_by(request: Seq, since: Seq, entries: &[Entry]) -> Option<String> {
 fn halted(request: Seq, last: &RolloutChange, entries: &[Entry], epoch: u64) -> Decision {
     let failed = entries.iter().rev().find_map(|entry| match &entry.body {
         Body::Attempt(AttemptChange::Ended { outcome, .. })
-            if entry.on.rollout == Some(request)
-                && matches!(outcome, AttemptOutcome::Bad | AttemptOutcome::CouldNotTry) =>
+            if entry.on.rollout == Some(request) && matches!(outcome, AttemptOutcome::Bad | AttemptOutcome::CouldNotTry) =>
         {
             Some((*outcome, entry.on.attempt?))
         }

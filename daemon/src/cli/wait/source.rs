@@ -111,7 +111,8 @@ impl Sources {
         let old = before.find(|(_, (_, source))| source.adopted).map(|(_, (_, source))| source);
         let files = self.files_changed(old.map(|old| old.new.as_str()), &source.new);
         let problems = source.problems.iter().filter(|problem| {
-            let same = |old: &SourceProblem| (&old.code, &old.file, &old.message) == (&problem.code, &problem.file, &problem.message);
+            let same =
+                |old: &SourceProblem| (&old.code, &old.file, &old.message) == (&problem.code, &problem.file, &problem.message);
             let is_new = old.is_none_or(|old| !old.problems.iter().any(same));
             is_new || files.as_ref().is_none_or(|files| files.contains(&problem.file))
         });
@@ -135,7 +136,9 @@ impl Sources {
         let mirror = self.mirror.as_ref()?;
         let tree = |commit: &str| mirror.find_commit(Oid::from_str(commit).ok()?).ok()?.tree().ok();
         let diff = mirror.diff_tree_to_tree(Some(&tree(old?)?), Some(&tree(new)?), None).ok()?;
-        let paths = diff.deltas().filter_map(|delta| delta.new_file().path().map(|path| path.display().to_string()));
+        let paths = diff
+            .deltas()
+            .filter_map(|delta| delta.new_file().path().map(|path| path.display().to_string()));
         Some(paths.collect())
     }
 }
@@ -232,7 +235,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let commits = line_of_commits(dir.path(), &["old.yaml", "touched.yaml"]);
         let before = [("old.yaml", "was broken"), ("touched.yaml", "still broken")];
-        let now = [("old.yaml", "was broken"), ("touched.yaml", "still broken"), ("other.yaml", "clashes")];
+        let now = [
+            ("old.yaml", "was broken"),
+            ("touched.yaml", "still broken"),
+            ("other.yaml", "clashes"),
+        ];
         let known = [(1, source(&commits[0], true, &before)), (2, source(&commits[1], true, &now))];
         let problems = |mirror| sources(&known, mirror).with(&commits[1]).unwrap().unwrap().problems;
         let touched = ["touched.yaml:1:2: still broken", "other.yaml:1:2: clashes"];

@@ -5,7 +5,7 @@ use crate::shell::answer::Blobs;
 use crate::shell::wall_ms;
 use holdfast_core::engine::Call;
 use holdfast_core::engine::subject::{Subject, generation_name, workload_key};
-use holdfast_core::ids::{Digest, WorkloadId};
+use holdfast_core::ids::{Digest, ReleaseId, WorkloadId};
 use holdfast_core::manifest::fill::fill;
 use holdfast_core::release::Release;
 use holdfast_core::spec::Job;
@@ -122,10 +122,15 @@ pub(super) fn prepare(
 }
 
 /// The release, and what the target's manifest said when the attempt began: neither Git nor registry is needed.
+/// A release as the ledger holds it.
+pub(super) fn release(blobs: &Blobs, id: &ReleaseId) -> Result<Release, String> {
+    let bytes = blobs.get(&id.blob()).map_err(|error| error.to_string())?;
+    Release::parse(&bytes).map_err(|error| error.to_string())
+}
+
 fn content(blobs: &Blobs, subject: &Subject) -> Result<(Release, Value), String> {
     let text = |error: &dyn std::error::Error| error.to_string();
-    let release =
-        Release::parse(&blobs.get(&subject.release.blob()).map_err(|error| text(&error))?).map_err(|error| text(&error))?;
+    let release = release(blobs, &subject.release)?;
     let captured = blobs.get(&subject.captured).map_err(|error| text(&error))?;
     Ok((release, serde_json::from_slice(&captured).map_err(|error| text(&error))?))
 }

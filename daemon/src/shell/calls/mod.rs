@@ -10,13 +10,14 @@ pub(super) use verbs::call;
 
 use super::{Event, World};
 use holdfast_core::engine::{Engine, Input};
-use holdfast_core::ids::{ReleaseId, WorkloadId};
+use holdfast_core::ids::{ReleaseId, WorkloadId, deploy_id};
 use holdfast_core::plan::Ask;
 use holdfast_core::state::ReleaseState;
 use holdfast_core::target::{CallContext, Fault, FaultClass};
 use serde_json::Value;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 
 fn send(world: &World, input: Input) {
     // The loop is gone only when the daemon stops.
@@ -56,22 +57,31 @@ fn subject_of(engine: &Engine, workload: &WorkloadId, target: &str, number: u32)
     Some((subject, unit.generations.get(&number)?.plugin.clone()))
 }
 
+/// The deploy that is under way on a unit, or the one that its generation came by.
+fn deploy_of(engine: &Engine, workload: &WorkloadId, target: &str) -> Option<String> {
+    let unit = engine.state().unit(workload, target)?;
+    let current = || unit.generations.get(&unit.current?).map(|generation| generation.attempt);
+    let attempt = unit.attempt.as_ref().map(|attempt| attempt.id).or_else(current)?;
+    Some(deploy_id(engine.state().epoch, attempt))
+}
+
 fn release_of(engine: &Engine, workload: &WorkloadId, release: &ReleaseId) -> Option<ReleaseState> {
     engine.state().workloads.get(workload)?.releases.get(release).cloned()
 }
 
-/// Runs a question in a task of its own.
-fn answer(world: &World, question: impl Future<Output = Input> + Send + 'static) {
+/// Runs a question in a task of its own, whose lines stand in the span.
+fn answer(world: &World, span: &tracing::Span, question: impl Future<Output = Input> + Send + 'static) {
     let world = world.clone();
-    tokio::spawn(async move { send(&world, question.await) });
+    tokio::spawn(async move { send(&world, question.await) }.instrument(span.clone()));
 }
 
 pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
     let here = world.clone();
+    let span = super::say::ask(&ask, |workload, target| deploy_of(engine, workload, target));
     match ask {
         Ask::Observe { target, begun } => {
             let place = reads::place(engine, &target);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let outcome = reads::observe(&here, &target, place).await;
                 Input::Observed { target, begun, outcome }
             });
@@ -79,7 +89,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
         Ask::Pin { workload, reference } => {
             let known = engine.state().workloads.get(&workload).and_then(|w| w.pins.get(&reference));
             let known = known.map(|pin| pin.moved_to.as_ref().unwrap_or(&pin.digest).to_string());
-            answer(world, async move {
+            answer(world, &span, async move {
                 let outcome = pin::pin(&here.registries, &reference, known).await;
                 Input::Pinned {
                     workload,
@@ -96,7 +106,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             sources,
         } => {
             let place = reads::place(engine, &target);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let outcome = reads::check(&here, &workload, &target, place, &release, &sources).await;
                 Input::Checked {
                     workload,
@@ -114,7 +124,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
         } => {
             let place = reads::place(engine, &target);
             let known = release_of(engine, &workload, &release);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let outcome = reads::check_release(&here, &workload, &target, place, &release, known.as_ref()).await;
                 Input::Checked {
                     workload,
@@ -132,7 +142,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             addresses,
         } => {
             let subject = subject_of(engine, &workload, &target, generation);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let (failure, asked) = measure::probe(&here, &target, subject, &path, &addresses).await;
                 Input::Probed {
                     workload,
@@ -153,7 +163,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
                 .iter()
                 .map(|number| (*number, subject_of(engine, &workload, &target, *number)))
                 .collect();
-            answer(world, async move {
+            answer(world, &span, async move {
                 let (samples, answers) = measure::measure(&here, &target, subjects, &queries).await;
                 Input::Measured {
                     workload,
@@ -169,7 +179,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             generation,
         } => {
             let subject = subject_of(engine, &workload, &target, generation);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let excerpts = reads::explain(&here, &target, subject).await;
                 Input::Explained {
                     workload,
@@ -185,7 +195,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             generation,
         } => {
             let subject = subject_of(engine, &workload, &target, generation);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let room = reads::room(&here, &target, subject).await;
                 Input::Roomed {
                     workload,
@@ -201,7 +211,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
             generation,
         } => {
             let subject = subject_of(engine, &workload, &target, generation);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let changes = reads::diff(&here, &target, subject).await;
                 Input::Diffed {
                     workload,
@@ -211,7 +221,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
                 }
             });
         }
-        Ask::Tags { workload, repository } => answer(world, async move {
+        Ask::Tags { workload, repository } => answer(world, &span, async move {
             let outcome = pin::tags(&here.registries, &repository).await;
             Input::Tagged {
                 workload,
@@ -221,7 +231,7 @@ pub(super) fn ask(world: &World, engine: &Engine, ask: Ask) {
         }),
         Ask::Pullable { workload, release } => {
             let known = release_of(engine, &workload, &release);
-            answer(world, async move {
+            answer(world, &span, async move {
                 let outcome = pin::pullable(&here.registries, &here.blobs, known.as_ref()).await;
                 Input::PullChecked {
                     workload,

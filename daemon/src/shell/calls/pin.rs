@@ -239,8 +239,8 @@ mod tests {
                 artifacts: [("main".to_owned(), manifest.parse().unwrap())].into(),
                 sources: [("main".to_owned(), SOURCE.to_owned())].into(),
                 images: [("main".to_owned(), Digest::of(b"images"))].into(),
-                before: Default::default(),
-                after: Default::default(),
+                before: Vec::new(),
+                after: Vec::new(),
             };
             Self { dir, release, images }
         }

@@ -5,6 +5,7 @@ use super::{World, fault, send, slots};
 use holdfast_core::engine::subject::Subject;
 use holdfast_core::engine::{Call, Durable, Engine, Input};
 use holdfast_core::target::*;
+use tracing::Instrument as _;
 
 pub(in crate::shell) fn call(world: &World, engine: &Engine, call: Durable<Call>) {
     let call = call.into_inner();
@@ -17,9 +18,11 @@ pub(in crate::shell) fn call(world: &World, engine: &Engine, call: Durable<Call>
         .map(|number| engine.state().subject(&call.workload, &call.target, *number))
         .collect();
     let world = world.clone();
-    tokio::spawn(async move {
+    let span = super::super::say::call(&call);
+    let task = async move {
         let slots = slots(&world, &call.target);
         let _slot = slots.acquire().await;
+        tracing::debug!("call begins");
         let (outcome, sent) = match subjects {
             Some(subjects) => perform(&world, &call, &subjects).await,
             None => (Err(fault(FaultClass::Internal, "the generation is not in State")), Vec::new()),
@@ -40,7 +43,8 @@ pub(in crate::shell) fn call(world: &World, engine: &Engine, call: Durable<Call>
                 sent,
             },
         );
-    });
+    };
+    tokio::spawn(task.instrument(span));
 }
 
 fn need(verb: &Verb) -> SecretsNeed {

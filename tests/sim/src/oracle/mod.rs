@@ -1,0 +1,129 @@
+//! What must hold after every step, whatever went wrong: the invariants of DESIGN section 1 by their numbers, and the
+//! oracles of section 11. Each group is a file. The facts they judge by are folded here a second time, from the
+//! acknowledged log alone and without the engine's State.
+
+mod absence;
+mod blame;
+mod content;
+mod effects;
+mod facts;
+mod pace;
+pub(crate) mod rest;
+mod traffic;
+
+use crate::git::Git;
+use crate::options::Faults;
+use crate::registry::Registry;
+pub use effects::replay;
+use facts::Facts;
+use holdfast_core::engine::{Call, CommandReply};
+use holdfast_core::entry::{Body, Entry};
+use holdfast_core::ids::{Digest, ReleaseId, Seq, WorkloadId};
+use holdfast_core::release::Release;
+use holdfast_core::state::State;
+use holdfast_core::target::Page;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An error names the invariant.
+pub type Check = Result<(), String>;
+
+/// What is so in the world, which no daemon knows.
+pub struct Truth<'a> {
+    pub git: &'a Git,
+    pub registry: &'a Registry,
+    pub releases: &'a BTreeMap<ReleaseId, Arc<Release>>,
+    pub faults: &'a Faults,
+}
+
+/// The last observation that was handed in.
+pub(crate) struct Seen {
+    pub begun: u64,
+}
+
+#[derive(Default)]
+pub struct Oracle {
+    /// Every acknowledged entry.
+    pub log: Vec<Entry>,
+    pub(crate) facts: Facts,
+    pub(crate) seen: BTreeMap<String, Seen>,
+    /// By intent: what had been observed when it was drafted.
+    pub(crate) decided_on: BTreeMap<Seq, Decided>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Decided {
+    pub begun: u64,
+}
+
+impl Oracle {
+    /// A batch is durable: it is judged entry by entry, then remembered.
+    pub fn durable(&mut self, batch: &[Entry], truth: &Truth) -> Check {
+        for entry in batch {
+            let place = |error: String| format!("{error} (entry {}, {})", entry.seq, entry.body.kind());
+            if entry.seq != self.log.len() as u64 {
+                return Err(place("invariant 4: an entry is missing, or there twice".into()));
+            }
+            self.content(entry, truth).map_err(place)?;
+            self.effects(entry).map_err(place)?;
+            self.traffic(entry).map_err(place)?;
+            self.blame(entry, batch, truth).map_err(place)?;
+            self.pace(entry).map_err(place)?;
+            self.absence(entry, truth).map_err(place)?;
+            self.decided_on.remove(&entry.seq);
+            self.facts.fold(entry);
+            self.log.push(entry.clone());
+        }
+        Ok(())
+    }
+
+    /// Entries as the engine puts them out, before they are durable.
+    pub fn drafted(&mut self, batch: &[Entry]) {
+        for entry in batch {
+            let (Body::Intent(_), Some(target)) = (&entry.body, &entry.on.target) else {
+                continue;
+            };
+            if let Some(seen) = self.seen.get(target) {
+                let begun = seen.begun;
+                self.decided_on.insert(entry.seq, Decided { begun });
+            }
+        }
+    }
+
+    pub fn observed(&mut self, target: &str, begun: u64) {
+        self.seen.insert(target.to_owned(), Seen { begun });
+    }
+
+    /// A daemon that starts knows nothing of the world.
+    pub fn forget_observations(&mut self) {
+        self.seen.clear();
+        self.decided_on.clear();
+    }
+
+    /// The release that a call is about.
+    pub fn release_of(&self, call: &Call) -> Option<ReleaseId> {
+        let unit = self.facts.unit(&call.workload, &call.target)?;
+        Some(unit.generations.get(&call.verb.generation())?.release.clone())
+    }
+
+    /// DESIGN section 11: State is the fold of all, whatever snapshots were on the way.
+    pub fn check_state(&self, state: &State) -> Check {
+        let mut folded = State::default();
+        self.log.iter().take(state.size as usize).for_each(|entry| folded.fold(entry));
+        if folded == *state {
+            Ok(())
+        } else {
+            Err("memory: State is not the fold of the log".into())
+        }
+    }
+
+    /// What a person was told is durable.
+    pub fn check_reply(&self, reply: &CommandReply) -> Check {
+        match reply.seq {
+            Some(seq) if !matches!(self.log.get(seq as usize).map(|entry| &entry.body), Some(Body::Command(_))) => {
+                Err(format!("invariant 4: command {seq} is answered before it is durable"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
