@@ -169,7 +169,7 @@ impl Daemon {
         if let Input::Observed {
             target,
             begun,
-            outcome: Ok(page),
+            outcome: Ok(_),
         } = &input
         {
             self.oracle.observed(target, *begun);

@@ -95,31 +95,37 @@ impl Oracle {
     }
 
     /// A target of another owner, or one that has seen more than this ledger, is not touched once that is known.
-    pub fn check_claim(&self, call: &Call, site: &Site, head_at_boot: u64) -> Check {
-        if !self.seen.contains_key(&call.target) {
-            return Ok(());
-        }
-        let last = self.log.get(call.intent as usize).map_or(0, |entry| entry.seq);
-        let claim = self.log[..=last as usize].iter().rev().find_map(|entry| match &entry.body {
-            Body::Target(change) if entry.on.target.as_ref() == Some(&call.target) => Some(change.clone()),
+    pub fn check_claim(&self, call: &Call) -> Check {
+        let until = self.log.len().min(call.intent as usize + 1);
+        let claim = self.log[..until].iter().rev().find_map(|entry| match &entry.body {
+            Body::Target(change @ (TargetChange::Claimed | TargetChange::Conflict { .. } | TargetChange::Ahead { .. }))
+                if entry.on.target.as_ref() == Some(&call.target) =>
+            {
+                Some(change)
+            }
             _ => None,
         });
         match claim {
             Some(TargetChange::Conflict { owner }) => {
-                return Err(format!("section 9: {} belongs to {owner} and is touched", call.target));
+                Err(format!("section 9: {} belongs to {owner} and is touched", call.target))
             }
-            Some(TargetChange::Ahead { fence }) => {
-                return Err(format!(
-                    "section 7: {} has seen fence {fence}, above our head, and is touched",
-                    call.target
-                ));
-            }
-            _ => {}
+            Some(TargetChange::Ahead { fence }) => Err(format!(
+                "section 7: {} has seen fence {fence}, above our head, and is touched",
+                call.target
+            )),
+            _ => Ok(()),
         }
-        // A fence between our head at boot and our first own intent was set by somebody who had a longer ledger.
+    }
+
+    /// What was launched by somebody who had a longer ledger shows that this one is an old copy.
+    pub fn check_copy(&self, call: &Call, site: &Site, head_at_boot: u64) -> Check {
+        if !self.seen.contains_key(&call.target) {
+            return Ok(());
+        }
+        let ours = |seq: u64| matches!(self.log.get(seq as usize).map(|entry| &entry.body), Some(Body::Intent(_)));
         let theirs = site.held.values().flat_map(|held| held.generations.values()).find(|one| {
             let seq = one.fence.saturating_sub(fence(1, 0));
-            seq >= head_at_boot && !matches!(self.log.get(seq as usize).map(|entry| &entry.body), Some(Body::Intent(_)))
+            seq >= head_at_boot && !ours(seq)
         });
         match theirs {
             Some(one) => Err(format!(

@@ -69,6 +69,8 @@ pub struct RequestFacts {
 pub struct UnitFacts {
     pub open: Option<(Seq, Verb)>,
     pub last_result: Seq,
+    /// Why the last verb was not done, if it was not.
+    pub last_fault: Option<FaultClass>,
     pub generations: BTreeMap<GenNumber, GenFacts>,
     /// The highest number ever given.
     pub highest: GenNumber,
@@ -337,6 +339,7 @@ impl UnitFacts {
             Body::Intent(intent) => self.open = Some((entry.seq, intent.verb.clone())),
             Body::Result(outcome) => {
                 self.last_result = entry.seq;
+                self.last_fault = outcome.class;
                 if outcome.closed {
                     self.open = None;
                 }

@@ -18,10 +18,9 @@ pub use effects::replay;
 use facts::Facts;
 use holdfast_core::engine::{Call, CommandReply};
 use holdfast_core::entry::{Body, Entry};
-use holdfast_core::ids::{Digest, ReleaseId, Seq, WorkloadId};
+use holdfast_core::ids::{ReleaseId, Seq};
 use holdfast_core::release::Release;
 use holdfast_core::state::State;
-use holdfast_core::target::Page;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -113,7 +112,12 @@ impl Oracle {
         if folded == *state {
             Ok(())
         } else {
-            Err("memory: State is not the fold of the log".into())
+            let (have, want) = (serde_json::to_value(state), serde_json::to_value(&folded));
+            let place = have.ok().zip(want.ok()).and_then(|(have, want)| difference("", &have, &want));
+            Err(format!(
+                "memory: State is not the fold of the log: {}",
+                place.unwrap_or_default()
+            ))
         }
     }
 
@@ -125,5 +129,20 @@ impl Oracle {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The first place at which two values differ.
+fn difference(at: &str, have: &serde_json::Value, want: &serde_json::Value) -> Option<String> {
+    match (have.as_object(), want.as_object()) {
+        (Some(a), Some(b)) => a.keys().chain(b.keys()).find_map(|key| {
+            let null = serde_json::Value::Null;
+            difference(
+                &format!("{at}/{key}"),
+                a.get(key).unwrap_or(&null),
+                b.get(key).unwrap_or(&null),
+            )
+        }),
+        _ => (have != want).then(|| format!("{at} is {have} and should be {want}")),
     }
 }

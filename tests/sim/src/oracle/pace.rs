@@ -20,7 +20,7 @@ impl Oracle {
         };
         let attempt = workload.units.get(target).and_then(|unit| unit.attempt.as_ref());
         match &entry.body {
-            Body::Attempt(AttemptChange::Began { heal, .. }) => {
+            Body::Attempt(AttemptChange::Began { heal, release, .. }) => {
                 if *heal {
                     return self.heals(workload, target, entry.t);
                 }
@@ -29,6 +29,12 @@ impl Oracle {
                     return Err("section 8: an attempt begins while its workload or target is frozen".into());
                 }
                 let state = workload.request.as_ref().map(|request| request.state);
+                // A target without anything gets the last proven release while the request brings nothing new.
+                let other = workload.request.as_ref().is_some_and(|request| request.release != *release);
+                let empty = workload.units.get(target).is_none_or(|unit| unit.current.is_none());
+                if other && empty && workload.proven.contains(release) {
+                    return Ok(());
+                }
                 if !matches!(
                     state,
                     Some(RolloutState::Rolling | RolloutState::Holding | RolloutState::Succeeded)
@@ -101,6 +107,10 @@ impl Oracle {
             return Ok(());
         };
         if spec.placement.waves.is_empty() || request.state != RolloutState::Rolling {
+            return Ok(());
+        }
+        // What was proven everywhere comes back everywhere at once.
+        if workload.proven.contains(&request.release) {
             return Ok(());
         }
         let placed = self.facts.placed(workload);
