@@ -181,7 +181,7 @@ fn jobs_room_diff_and_parking_through_the_plugin() {
     let state = &page.generations[0];
     assert_eq!(
         (state.phase, state.proofs.len(), state.proofs[0].count),
-        (holdfast_core::target::GenPhase::Parked, 3, 0)
+        (holdfast_core::target::GenPhase::Parked, 2, 0)
     );
     assert!(state.instances.is_empty());
     let entries = [RouteEntry {
