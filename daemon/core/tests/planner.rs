@@ -550,37 +550,49 @@ proptest! {
     }
 }
 
-/// Drift by hand, and what comes of it.
+/// Drift by hand, and what comes of it. Generation 1 was there once; 2 serves.
 #[test]
 fn drift_is_healed_and_written_down_once() {
     type Break = fn(&mut Model);
-    let cases: [(&str, DriftKind, Break); 4] = [
-        ("gone", DriftKind::Missing, |model| model.generations.clear()),
-        ("scaled by hand", DriftKind::Instances, |model| {
-            *model.generations.get_mut(&1).unwrap() = 1
+    let cases: [(&str, DriftKind, DriftAnswer, Break); 5] = [
+        ("gone", DriftKind::Missing, DriftAnswer::Replace, |model| {
+            model.generations.clear()
         }),
-        ("routed by hand", DriftKind::Route, |model| model.shares = [(1, 4_000)].into()),
-        ("a stranger of ours", DriftKind::Extra, |model| {
+        ("scaled by hand", DriftKind::Instances, DriftAnswer::Scale, |model| {
+            *model.generations.get_mut(&2).unwrap() = 1
+        }),
+        ("routed by hand", DriftKind::Route, DriftAnswer::Route, |model| {
+            model.shares = [(2, 4_000)].into()
+        }),
+        ("back from the dead", DriftKind::Extra, DriftAnswer::Retire, |model| {
+            model.generations.insert(1, 1);
+        }),
+        ("another writer's", DriftKind::Extra, DriftAnswer::Nothing, |model| {
             model.generations.insert(9, 1);
         }),
     ];
-    for (what, kind, break_it) in cases {
+    for (what, kind, answer, break_it) in cases {
         let mut world = Harness::new(1, Abilities::default());
-        world.commit(1, Some(spec(Strategy::BlueGreen { bake_ms: 0 }, 3)));
-        world.run(HOUR_MS);
-        world.assert_serves(1);
+        for version in [1, 2] {
+            world.commit(version, Some(spec(Strategy::BlueGreen { bake_ms: 0 }, 3)));
+            world.run(HOUR_MS);
+        }
+        world.assert_serves(2);
         break_it(world.targets.get_mut("t0").unwrap());
         world.run(HOUR_MS);
         let drifts: Vec<_> = world
             .entries
             .iter()
             .filter_map(|entry| match &entry.body {
-                Body::Drift(drift) if drift.answer != DriftAnswer::Over => Some(drift.what),
+                Body::Drift(drift) if drift.answer != DriftAnswer::Over => Some((drift.what, drift.answer)),
                 _ => None,
             })
             .collect();
-        assert_eq!(drifts, [kind], "{what}");
-        world.assert_serves(1);
+        assert_eq!(drifts, [(kind, answer)], "{what}");
+        let stranger = world.targets.get_mut("t0").unwrap().generations.remove(&9);
+        assert_eq!(stranger.is_some(), answer == DriftAnswer::Nothing, "{what}");
+        world.run(HOUR_MS);
+        world.assert_serves(2);
         assert!(world.targets["t0"].generations.values().all(|size| *size == 3), "{what}");
         world.assert_at_rest();
     }

@@ -71,7 +71,7 @@ fn with_edge(text: &str, name: &str) -> String {
     let bindings = format!(
         "bindings:\n  - target: {name}\n    plugin: edge\n    endpoints:\n      site: {{ url: \"http://127.0.0.1:7601\", auth: {{ bearer_token_file: {name}.token }} }}\n    # Where the host may dial health probes.\n    probe_networks: [ 127.0.0.0/8 ]"
     );
-    text.replace("registries: []", &registries).replace("bindings: []", &bindings)
+    text.replace("#registries:", &registries).replace("#bindings:", &bindings)
 }
 
 fn random_token() -> Result<String, CliError> {

@@ -410,7 +410,7 @@ mod tests {
             );
         }
         let rules: Vec<holdfast_host::RuleConfig> = serde_yaml::from_str(EDGE_RULES).unwrap();
-        assert_eq!(rules.len(), 6);
+        assert_eq!(rules.len(), 8);
     }
 
     #[test]

@@ -102,6 +102,8 @@ pub fn schema() -> Value {
             "unix": text("A unix socket instead"),
             "ca_file": ca_file(),
             "auth": auth(),
+            "client_cert": text("A client certificate: known, not in this version"),
+            "client_key": text("Its key: known, not in this version"),
             "timeout_ms": number("For one request; default 10000"),
             "max_body_bytes": number("Largest answer; default 4194304"),
             "rules": list(rule, "What the plugin may send; the built-in edge plugin has its own"),

@@ -18,7 +18,7 @@ fn problem(at: &str, error: serde_path_to_error::Error<serde_json::Error>) -> Pr
     // serde_json appends its own line and column, which are those of a text that nobody wrote.
     let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
     let unknown = message.split('`').nth(1).filter(|_| message.starts_with("unknown field"));
-    if let Some(field) = unknown
+    if let Some(field) = unknown.map(|field| field.replace('~', "~0").replace('/', "~1"))
         && !pointer.ends_with(&format!("/{field}"))
     {
         pointer = format!("{pointer}/{field}");
