@@ -168,7 +168,8 @@ impl Daemon {
             outcome: Ok(page),
         } = &input
         {
-            self.oracle.observed(target, *begun, page, self.engine.state());
+            let t = self.t(now);
+            self.oracle.observed(target, *begun, page, self.engine.state(), t);
         }
         let now = Now {
             t: self.t(now),
@@ -177,12 +178,13 @@ impl Daemon {
         self.engine.handle(now, input)
     }
 
-    pub fn queue(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>) {
-        self.oracle.drafted(&entries);
+    pub fn queue(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>) -> Check {
+        self.oracle.drafted(&entries)?;
         self.queue.push(Batch {
             entries,
             blobs: blobs.into_iter().map(|(digest, bytes)| (digest, bytes.into())).collect(),
         });
+        Ok(())
     }
 
     /// Everything queued becomes durable under one sync; gives the log's size.
