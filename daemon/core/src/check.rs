@@ -386,11 +386,10 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
                 return Err(Violation::Unapproved(candidate));
             }
         }
-        PhaseName::Launching if !can.staged => {
-            if is_quarantined(c, attempt.generation) {
-                return Err(Violation::Quarantined);
-            }
+        PhaseName::Launching if !can.staged && is_quarantined(c, attempt.generation) => {
+            return Err(Violation::Quarantined);
         }
+        PhaseName::Launching if !can.staged => {}
         _ if candidate > 0 => return Err(Violation::Unproven(attempt.generation)),
         _ => {}
     }

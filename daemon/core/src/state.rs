@@ -706,14 +706,12 @@ impl WorkloadState {
                 release,
                 step,
                 approver,
-            } => {
-                if request.id == *rollout && request.release == *release {
-                    request.approvals.push(ApprovalState {
-                        step: *step,
-                        approver: approver.clone(),
-                        seq: entry.seq,
-                    });
-                }
+            } if request.id == *rollout && request.release == *release => {
+                request.approvals.push(ApprovalState {
+                    step: *step,
+                    approver: approver.clone(),
+                    seq: entry.seq,
+                });
             }
             _ => {}
         }

@@ -163,7 +163,7 @@ pub fn fold() {
     println!("  {}", if same { "the State is the same" } else { "THE STATE DIFFERS" });
 }
 
-/// Ten minutes in which nothing happens but looks.
+/// Ten minutes in which nothing happens but looks. Memory counts only where nothing ran in this process before.
 pub fn idle() {
     let before = resident_mb();
     let spread = |n: usize| vec![n % 100];

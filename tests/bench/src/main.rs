@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         }
     }
     if names.is_empty() {
-        names = ["plan", "fold", "idle", "call", "fleet"].map(str::to_owned).to_vec();
+        names = ["idle", "plan", "fold", "call", "fleet"].map(str::to_owned).to_vec();
     }
     for name in names {
         match name.as_str() {

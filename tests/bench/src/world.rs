@@ -67,6 +67,14 @@ pub fn spec(n: usize, version: u32, targets: Targets) -> WorkloadSpec {
     }
 }
 
+/// A single one by its name; more are all there are, by a label.
+fn placed_on(numbers: &[usize]) -> Targets {
+    match numbers {
+        [one] => Targets::Names(vec![target(*one)]),
+        _ => Targets::MatchLabels([("env".to_owned(), "prod".to_owned())].into()),
+    }
+}
+
 /// Which targets a workload is on, by number.
 pub type Spread = dyn Fn(usize) -> Vec<usize>;
 
@@ -136,8 +144,7 @@ impl Scribe {
     /// A whole rollout of one version of a workload, as it is written down when nothing goes wrong.
     pub fn rollout(&mut self, n: usize, version: u32, on_targets: &[usize]) {
         let id = workload(n);
-        let names = Targets::Names(on_targets.iter().map(|n| target(*n)).collect());
-        let spec = spec(n, version, names);
+        let spec = spec(n, version, placed_on(on_targets));
         let source = self.source(&id, version);
         let object = SpecObject::Workload {
             presence: Presence::Present,
@@ -332,10 +339,7 @@ pub fn fleet_at_rest(workloads: usize, targets: usize, spread: &Spread) -> State
 
 /// The commit that names all workloads, with these at another version.
 pub fn revision(number: u32, workloads: usize, targets: usize, spread: &Spread, versions: &dyn Fn(usize) -> u32) -> Revision {
-    let specs = (0..workloads).map(|n| {
-        let names = Targets::Names(spread(n).into_iter().map(target).collect());
-        (workload(n), spec(n, versions(n), names))
-    });
+    let specs = (0..workloads).map(|n| (workload(n), spec(n, versions(n), placed_on(&spread(n)))));
     Revision {
         reference: "refs/heads/main".into(),
         commit: format!("{number:039x}f"),

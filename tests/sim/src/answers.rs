@@ -105,8 +105,17 @@ impl World {
                 queries,
             } => {
                 let site = &self.sites[&target];
-                let (samples, answers) = measure(site, workload.as_str(), &generations, &queries, &mut self.faults, self.now);
-                let samples = if self.is_away(&target) { Err(away()) } else { samples };
+                let (samples, mut answers) = measure(site, workload.as_str(), &generations, &queries, &mut self.faults, self.now);
+                let outage = self.now < self.metrics_away_until;
+                if outage {
+                    let all = answers.values_mut().flat_map(|answers| answers.values_mut());
+                    all.for_each(|answer| *answer = Err("connection refused".into()));
+                }
+                let samples = if outage || self.is_away(&target) {
+                    Err(away())
+                } else {
+                    samples
+                };
                 Input::Measured {
                     workload,
                     target,

@@ -169,10 +169,11 @@ impl Daemon {
         if let Input::Observed {
             target,
             begun,
-            outcome: Ok(_),
+            outcome: Ok(page),
         } = &input
         {
-            self.oracle.observed(target, *begun);
+            let t = self.t(now);
+            self.oracle.observed(target, *begun, page, t);
         }
         let now = Now {
             t: self.t(now),
@@ -182,7 +183,7 @@ impl Daemon {
     }
 
     pub fn queue(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>) -> Check {
-        self.oracle.drafted(&entries);
+        self.oracle.drafted(&entries)?;
         for entry in &entries {
             replay(&self.shadow, self.engine.config(), entry, &blobs)?;
             self.shadow.fold(entry);

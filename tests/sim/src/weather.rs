@@ -37,6 +37,9 @@ impl World {
         if self.faults.strikes(Fault::RegistryDown, 8) {
             self.registry.away_until = now + self.faults.below(Fault::RegistryDown, 60_000);
         }
+        if self.faults.strikes(Fault::MetricsGap, 10) {
+            self.metrics_away_until = now + self.faults.below(Fault::MetricsGap, 120_000);
+        }
         if self.faults.strikes(Fault::GitAway, 8) {
             self.git.away_until = now + self.faults.below(Fault::GitAway, 40_000);
         }

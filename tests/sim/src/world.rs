@@ -59,6 +59,7 @@ pub struct World {
     pub(crate) sites: BTreeMap<String, Site>,
     pub(crate) daemons: Vec<Daemon>,
     pub(crate) releases: BTreeMap<ReleaseId, Arc<Release>>,
+    pub(crate) metrics_away_until: u64,
     /// A copy of the first daemon's disk, for a second daemon that should not be.
     copied: Option<SimDisk>,
     trace: Sha256,
@@ -114,6 +115,7 @@ impl World {
             sites,
             daemons: vec![Daemon::new(OWNER, SimDisk::new())],
             releases: BTreeMap::new(),
+            metrics_away_until: 0,
             copied: None,
             trace: Sha256::new(),
             outcome: Outcome::default(),
@@ -209,6 +211,7 @@ impl World {
         self.faults.on = false;
         self.registry.away_until = if self.scenario.registry_lost { u64::MAX } else { 0 };
         self.git.away_until = 0;
+        self.metrics_away_until = 0;
         for site in self.sites.values_mut() {
             site.away_until = 0;
         }

@@ -421,12 +421,12 @@ impl Engine {
             _ if high_fence >= self.state.fence(self.state.size) => Claim::Ahead(high_fence),
             _ => Claim::Ours,
         };
-        if seen == claim {
+        // Once seen, an old copy stays one until an operator opens a new epoch: its own growth proves nothing.
+        if seen == claim || (matches!(claim, Claim::Ahead(_)) && seen == Claim::Ours) {
             return None;
         }
         match seen {
             Claim::Conflict(owner) => Some(TargetChange::Conflict { owner }),
-            // Once seen, an old copy stays one until an operator opens a new epoch.
             Claim::Ahead(fence) => Some(TargetChange::Ahead { fence }),
             Claim::Ours | Claim::Unseen => Some(TargetChange::Claimed),
         }

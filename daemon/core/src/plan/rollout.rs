@@ -244,7 +244,7 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
     let total = u32::try_from(placed.len()).unwrap_or(u32::MAX);
     let failed: Vec<&TargetName> = placed
         .iter()
-        .filter(|(target, _)| has_failed(c, target, request))
+        .filter(|(target, spec)| has_failed(c, target, request) || is_kept_out(c, target, spec, request))
         .map(|(target, _)| *target)
         .collect();
     if request.state == RolloutState::Halted {
@@ -431,6 +431,14 @@ fn has_failed(c: &RolloutContext, target: &TargetName, request: &Request) -> boo
         .units
         .get(target)
         .is_some_and(|unit| unit.attempt.is_none() && unit.last.as_ref().is_some_and(|last| failed_since(last, request)))
+}
+
+/// It neither runs there nor may it be tried: going on after a halt does not change that.
+fn is_kept_out(c: &RolloutContext, target: &TargetName, spec: &TargetSpec, request: &Request) -> bool {
+    let values = captured(spec).0;
+    let unit = c.workload.units.get(target);
+    let idle = unit.is_none_or(|unit| unit.attempt.is_none() && !runs(unit, &request.release, &values));
+    idle && c.workload.quarantined(&request.release, &values, request.attempt).is_some()
 }
 
 fn failed_since(last: &crate::state::LastAttempt, request: &Request) -> bool {

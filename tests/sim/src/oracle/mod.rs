@@ -12,16 +12,17 @@ pub(crate) mod rest;
 mod traffic;
 
 use crate::git::Git;
-use crate::options::Faults;
+use crate::options::{Faults, Feature, has};
 use crate::registry::Registry;
 pub use effects::replay;
 use facts::Facts;
 use holdfast_core::engine::{Call, CommandReply};
-use holdfast_core::entry::{Body, Entry};
-use holdfast_core::ids::{ReleaseId, Seq};
+use holdfast_core::entry::{Body, Entry, VerdictOutcome};
+use holdfast_core::ids::{GenNumber, Millis, ReleaseId, Seq};
 use holdfast_core::release::Release;
 use holdfast_core::state::State;
-use std::collections::BTreeMap;
+use holdfast_core::target::{GenPhase, GenerationState, Page};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// An error names the invariant.
@@ -38,6 +39,7 @@ pub struct Truth<'a> {
 /// The last observation that was handed in.
 pub(crate) struct Seen {
     pub begun: u64,
+    pub t: Millis,
 }
 
 #[derive(Default)]
@@ -48,6 +50,8 @@ pub struct Oracle {
     pub(crate) seen: BTreeMap<String, Seen>,
     /// By intent: what had been observed when it was drafted.
     pub(crate) decided_on: BTreeMap<Seq, Decided>,
+    /// Since when every look, one after the other, has shown a generation ready.
+    ready_since: BTreeMap<(String, String, GenNumber), Millis>,
 }
 
 #[derive(Clone)]
@@ -77,8 +81,9 @@ impl Oracle {
     }
 
     /// Entries as the engine puts them out, before they are durable.
-    pub fn drafted(&mut self, batch: &[Entry]) {
+    pub fn drafted(&mut self, batch: &[Entry]) -> Check {
         for entry in batch {
+            self.stable(entry)?;
             let (Body::Intent(_), Some(target)) = (&entry.body, &entry.on.target) else {
                 continue;
             };
@@ -87,16 +92,56 @@ impl Oracle {
                 self.decided_on.insert(entry.seq, Decided { begun });
             }
         }
+        Ok(())
     }
 
-    pub fn observed(&mut self, target: &str, begun: u64) {
-        self.seen.insert(target.to_owned(), Seen { begun });
+    /// Invariant 3: proven is what was seen to be ready for as long as the manifest says.
+    fn stable(&self, entry: &Entry) -> Check {
+        let (Body::Verdict(verdict), Some(id), Some(target), Some(generation)) =
+            (&entry.body, &entry.on.workload, &entry.on.target, entry.on.generation)
+        else {
+            return Ok(());
+        };
+        let spec = self.facts.workloads.get(id).and_then(|workload| workload.spec.as_ref());
+        let passes = verdict.about == "health" && verdict.outcome == VerdictOutcome::Pass;
+        let (true, Some(spec)) = (passes, spec) else { return Ok(()) };
+        let since = self.ready_since.get(&(target.clone(), id.to_string(), generation));
+        let last = self.seen.get(target).map_or(0, |seen| seen.t);
+        let until = if has(Feature::Punctual) { last } else { entry.t };
+        match since {
+            Some(since) if until >= since + spec.health.stable_ms => Ok(()),
+            _ => Err(format!(
+                "invariant 3: generation {generation} on {target} counts as proven at {}, seen ready since {since:?}, last at {last}",
+                entry.t
+            )),
+        }
+    }
+
+    fn remember_ready(&mut self, target: &str, page: &Page, t: Millis) {
+        let ready =
+            |state: &&GenerationState| state.phase == GenPhase::Ready && state.wanted.is_none_or(|wanted| state.ready >= wanted);
+        let now: BTreeSet<_> = page
+            .generations
+            .iter()
+            .filter(ready)
+            .map(|state| (target.to_owned(), state.workload.clone(), state.number))
+            .collect();
+        self.ready_since.retain(|key, _| key.0 != target || now.contains(key));
+        for key in now {
+            self.ready_since.entry(key).or_insert(t);
+        }
+    }
+
+    pub fn observed(&mut self, target: &str, begun: u64, page: &Page, t: Millis) {
+        self.remember_ready(target, page, t);
+        self.seen.insert(target.to_owned(), Seen { begun, t });
     }
 
     /// A daemon that starts knows nothing of the world.
     pub fn forget_observations(&mut self) {
         self.seen.clear();
         self.decided_on.clear();
+        self.ready_since.clear();
     }
 
     /// The release that a call is about.

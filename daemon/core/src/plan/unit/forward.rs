@@ -295,7 +295,16 @@ pub(super) fn watch(c: &UnitContext, attempt: &AttemptState) -> Option<UnitPlan>
     let too_late = if c.unit.phase == PhaseName::Proving {
         health.healthy_since.is_none() && looked_t.saturating_sub(attempt.launch_t) >= spec.health.timeout_ms
     } else {
-        unhealthy_ms.is_some_and(|ms| ms >= UNHEALTHY_INTERVALS * spec.health.interval_ms)
+        // Instances that were asked for just now may take as long to start as the first ones did.
+        let starting = matches!(state.phase, GenPhase::Starting | GenPhase::Ready)
+            && state.wanted.is_some_and(|wanted| state.ready < wanted)
+            && !matches!(reason, "restarted" | "probe-failed");
+        let patience_ms = if starting {
+            spec.health.timeout_ms
+        } else {
+            UNHEALTHY_INTERVALS * spec.health.interval_ms
+        };
+        unhealthy_ms.is_some_and(|ms| ms >= patience_ms)
     };
     if !too_late {
         return None;
