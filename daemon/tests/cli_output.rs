@@ -48,7 +48,12 @@ fn a_table_fits_its_terminal() {
     }
     // In a pipe without COLUMNS, lines are for programs.
     let output = env.command(&["plan", "m"]).env_remove("COLUMNS").output().unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 3);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.lines()
+            .any(|line| line.starts_with("pin ") && line.ends_with("written down")),
+        "{text}"
+    );
 }
 
 #[test]

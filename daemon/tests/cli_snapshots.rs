@@ -126,6 +126,7 @@ fn help() {
 
     Commands:
       init            Write a commented holdfast.yaml for a repository
+      bundle          Make bundles: what an edge site runs
       run             Run the daemon
       demo            Show the main job on embedded defaults: sites, daemon, commits, a bad release, a
                       crash
@@ -152,6 +153,7 @@ fn help() {
       ledger          Read and verify the ledger
       audit           Ask what ran where, when, and why
       schema          Print the JSON Schema of manifests, for editors
+      explain         Say what a field of a manifest is: its type, default, meaning, and an example
       completions     Print a shell's completions
       man             Print the manual page, or write one for each command
       edge-node       Run an edge site

@@ -338,8 +338,10 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
         return Err(wrong());
     }
     if sum == 0 {
-        // Nobody serves: only on the way back of what cannot be there twice.
-        return if c.unit.phase == PhaseName::Undoing && !can.overlap {
+        // Nobody serves: only on the way back of what cannot be there twice, or where the old generation is gone.
+        let old = c.unit.attempt.as_ref().and_then(|attempt| attempt.old);
+        let old_is_there = there.iter().any(|state| Some(state.number) == old);
+        return if c.unit.phase == PhaseName::Undoing && (!can.overlap || !old_is_there) {
             Ok(())
         } else {
             Err(wrong())
@@ -408,21 +410,24 @@ fn is_approved(c: &UnitContext, attempt: &AttemptState, weight: u32) -> bool {
         .proven
         .iter()
         .any(|(release, values)| *release == attempt.release && *values == attempt.captured);
-    if known || attempt.heal || !approval.before.contains(&weight) {
+    if known || attempt.heal {
         return true;
     }
-    let Some(request) = c.workload.request.as_ref().filter(|request| request.id == attempt.request) else {
-        return false;
-    };
-    let mut people: Vec<&str> = request
-        .approvals
+    let request = c.workload.request.as_ref().filter(|request| request.id == attempt.request);
+    approval
+        .before
         .iter()
-        .filter(|one| one.step == weight)
-        .map(|one| one.approver.as_str())
-        .collect();
-    people.sort_unstable();
-    people.dedup();
-    people.len() >= approval.count as usize
+        .filter(|step| **step > attempt.weight && **step <= weight)
+        .all(|step| {
+            let of_step = request
+                .iter()
+                .flat_map(|request| &request.approvals)
+                .filter(|one| one.step == *step);
+            let mut people: Vec<&str> = of_step.map(|one| one.approver.as_str()).collect();
+            people.sort_unstable();
+            people.dedup();
+            people.len() >= approval.count as usize
+        })
 }
 
 fn check_retire(c: &UnitContext, number: GenNumber, last: bool) -> Result<(), Violation> {

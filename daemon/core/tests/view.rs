@@ -148,3 +148,21 @@ fn a_target_that_is_away_for_long_lags() {
     bench.state.t += 1_800_000;
     assert_eq!(name(&bench), "lagging");
 }
+
+#[test]
+fn a_wait_says_what_ends_it() {
+    let (bench, _) = Bench::rolling(None);
+    let mut engine = bench.engine();
+    let now = holdfast_core::engine::Now {
+        t: bench.state.t + 1,
+        wall_ms: 0,
+    };
+    engine.handle(now, holdfast_core::engine::Input::Tick);
+    let shop = holdfast_core::view::status(&engine).workloads.remove(0);
+    let waiting = shop.waiting.expect("no plugin is bound, so the rollout waits");
+    assert_eq!(
+        (waiting.on.as_str(), waiting.ends.as_str()),
+        ("plugin", "a binding in the operator's configuration")
+    );
+    assert!(!shop.settled);
+}

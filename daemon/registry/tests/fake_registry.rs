@@ -348,6 +348,10 @@ async fn head_is_not_believed_against_the_bytes_and_its_failures_count() {
 }
 
 #[tokio::test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "an HTTP date can only be compared with the wall clock"
+)]
 async fn retry_after_is_seconds_or_a_date() {
     let date = |seconds: u64| httpdate::fmt_http_date(std::time::SystemTime::now() + std::time::Duration::from_secs(seconds));
     for (value, expected) in [

@@ -26,8 +26,8 @@ async fn server(answer: impl Fn(&str) -> Option<String> + Send + 'static) -> (St
                 request.extend_from_slice(&part[..size]);
                 let text = String::from_utf8_lossy(&request);
                 let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
-                    let lengths = head.lines().filter_map(|line| line.strip_prefix("content-length: "));
-                    body.len() >= lengths.last().map_or(0, |length| length.parse().unwrap())
+                    let mut lengths = head.lines().filter_map(|line| line.strip_prefix("content-length: "));
+                    body.len() >= lengths.next_back().map_or(0, |length| length.parse().unwrap())
                 });
                 if whole || size == 0 {
                     break;

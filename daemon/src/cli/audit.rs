@@ -24,6 +24,7 @@ pub enum AuditCommand {
     },
     /// What ran on a target, and when
     Target {
+        /// Name of the target
         target: String,
         #[command(flatten)]
         of: Of,

@@ -6,7 +6,8 @@ use holdfast_core::ids::{FULL_SHARE, Millis};
 use holdfast_core::manifest::human_ms;
 use holdfast_core::state::JobOutcome;
 use holdfast_core::view::{
-    ApprovalView, CauseView, FrozenView, JobView, StatusView, TargetView, UnitView, WaitView, WantedView, WorkloadView, percent,
+    ApprovalView, CauseView, FrozenView, JobView, LastView, StatusView, TargetView, UnitView, WaitView, WantedView, WorkloadView,
+    percent,
 };
 
 /// So many targets that only run what is wanted are one line.
@@ -369,9 +370,13 @@ fn unit(view: &StatusView, unit: &UnitView) -> Vec<Line> {
     lines
 }
 
+fn failure(unit: &UnitView) -> Option<&LastView> {
+    unit.last.as_ref().filter(|last| last.outcome != AttemptOutcome::Succeeded)
+}
+
 /// How the last attempt failed, and the last it said.
 fn last(unit: &UnitView) -> Vec<Line> {
-    let Some(last) = unit.last.as_ref().filter(|last| last.outcome != AttemptOutcome::Succeeded) else {
+    let Some(last) = failure(unit) else {
         return Vec::new();
     };
     let text = format!(
@@ -490,10 +495,8 @@ fn unit_state(view: &StatusView, unit: &UnitView) -> String {
             .map(|until| format!(", {} left", human_ms(until.saturating_sub(view.t))))
             .unwrap_or_default();
         parts.push(format!("waits on {}{left}", waiting.on));
-    } else if let Some(last) = unit.last.as_ref().filter(|_| unit.attempt.is_none()) {
-        if last.outcome != AttemptOutcome::Succeeded {
-            parts.push(format!("{} {}: {}", last.deploy, ended(last.outcome), last.message));
-        }
+    } else if let Some(last) = failure(unit).filter(|_| unit.attempt.is_none()) {
+        parts.push(format!("{} {}: {}", last.deploy, ended(last.outcome), last.message));
     }
     parts.join("; ")
 }
@@ -551,8 +554,7 @@ pub fn facts(view: &StatusView) -> Vec<(String, String)> {
             if let Some(waiting) = &unit.waiting {
                 text.push_str(&format!("; waits on {}", waiting.on));
             }
-            let failed = unit.last.as_ref().filter(|last| last.outcome != AttemptOutcome::Succeeded);
-            if let Some(last) = failed.filter(|_| unit.attempt.is_none()) {
+            if let Some(last) = failure(unit).filter(|_| unit.attempt.is_none()) {
                 text.push_str(&format!("; {} {}: {}", last.deploy, ended(last.outcome), last.message));
             }
             facts.push((key, text));

@@ -3,9 +3,7 @@
 use super::*;
 use crate::cli::show::{Style, text_of};
 use holdfast_core::entry::DriftKind;
-use holdfast_core::view::{
-    AttemptView, DriftView, LastView, MovedTagView, OverlayView, ParkedView, QuarantineView, SourceView, WaveView,
-};
+use holdfast_core::view::{AttemptView, DriftView, MovedTagView, OverlayView, ParkedView, QuarantineView, SourceView, WaveView};
 
 const WIDE: Style = Style {
     color: false,

@@ -32,7 +32,9 @@ pub enum LedgerCommand {
     },
     /// Show one entry, whole
     Show {
+        /// Number of the entry, from 0
         seq: u64,
+        /// A copy of a ledger, instead of the configured one
         #[arg(long)]
         dir: Option<PathBuf>,
     },

@@ -58,21 +58,32 @@ impl From<&str> for Line {
     }
 }
 
-impl From<&String> for Line {
-    fn from(text: &String) -> Self {
-        Self::of(Tone::Plain, text)
-    }
-}
-
 impl From<String> for Line {
     fn from(text: String) -> Self {
         Self::of(Tone::Plain, &text)
     }
 }
 
-impl From<&Line> for Line {
-    fn from(line: &Line) -> Self {
-        line.clone()
+/// What can be a line of output.
+pub trait Shown {
+    fn as_line(&self) -> Line;
+}
+
+impl Shown for Line {
+    fn as_line(&self) -> Line {
+        self.clone()
+    }
+}
+
+impl Shown for str {
+    fn as_line(&self) -> Line {
+        self.into()
+    }
+}
+
+impl Shown for String {
+    fn as_line(&self) -> Line {
+        self.as_str().into()
     }
 }
 
@@ -114,7 +125,7 @@ impl Style {
 
     /// The line, wrapped between words where it is longer than the terminal is wide.
     pub fn render(&self, line: &Line) -> String {
-        let chars: Vec<(Tone, char)> = line
+        let chars: Vec<Painted> = line
             .spans
             .iter()
             .flat_map(|(tone, text)| text.chars().map(|c| (*tone, c)))
@@ -137,7 +148,7 @@ impl Style {
         }
     }
 
-    fn paint(&self, chars: &[(Tone, char)]) -> String {
+    fn paint(&self, chars: &[Painted]) -> String {
         let end = chars.iter().rposition(|(_, c)| *c != ' ').map_or(0, |at| at + 1);
         let mut text = String::new();
         for run in chars[..end].chunk_by(|(a, _), (b, _)| a == b) {
@@ -166,8 +177,10 @@ fn code(tone: Tone) -> Option<&'static str> {
     }
 }
 
+type Painted = (Tone, char);
+
 /// What fits into `room`, and what is left without the space between. No break before `indent`.
-fn cut(chars: &[(Tone, char)], room: usize, indent: usize) -> (&[(Tone, char)], &[(Tone, char)]) {
+fn cut(chars: &[Painted], room: usize, indent: usize) -> (&[Painted], &[Painted]) {
     let mut used = 0;
     let mut space = None;
     for (at, (_, c)) in chars.iter().enumerate() {
@@ -227,8 +240,8 @@ impl Out {
     }
 
     /// A line of data.
-    pub fn line(&self, line: impl Into<Line>) {
-        self.write(&format!("{}\n", self.style.render(&line.into())));
+    pub fn line(&self, line: &(impl Shown + ?Sized)) {
+        self.write(&format!("{}\n", self.style.render(&line.as_line())));
     }
 
     /// Text of ours that has line breaks of its own; never wrapped, so that carets stay where they belong.

@@ -349,8 +349,8 @@ fn only_workloads_that_the_commit_changed_count() {
         let cases = cases(specs, 0, &status, only);
         cases.into_iter().map(|case| case.workload).collect()
     };
-    assert_eq!(names(&[shop.clone()], None), ["main/shop"]);
-    assert_eq!(names(&[target.clone()], None), ["main/other", "main/shop"]);
+    assert_eq!(names(std::slice::from_ref(&shop), None), ["main/shop"]);
+    assert_eq!(names(std::slice::from_ref(&target), None), ["main/other", "main/shop"]);
     assert_eq!(names(&[shop, target], Some("main/other")), ["main/other"]);
     assert!(names(&[], None).is_empty());
 }

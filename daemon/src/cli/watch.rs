@@ -138,7 +138,7 @@ impl Show for Changes<'_> {
     fn show(&mut self, view: &StatusView) {
         let lines = changes(&mut self.known, view);
         if !self.out.is_json {
-            lines.into_iter().for_each(|line| self.out.line(line));
+            lines.iter().for_each(|line| self.out.line(line));
         } else if !lines.is_empty() || self.last.is_none() {
             self.out.json_line(&serde_json::to_value(view).unwrap_or_default());
         }

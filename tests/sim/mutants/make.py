@@ -35,10 +35,6 @@ MUTANTS = {
     "snapshot-loses-faults": [
         ("state.rs", "    /// Faults in a row since the last verb that was done.\n", "    /// Faults in a row since the last verb that was done.\n    #[serde(skip)]\n"),
     ],
-    "old-answer-taken": [
-        ("engine/events.rs", "        if facts.call.in_flight != Some(intent) {\n            return;\n        }\n", ""),
-        ("engine/events.rs", "unit.intent.as_ref().filter(|open| open.seq == intent)", "unit.intent.as_ref()"),
-    ],
     "pin-moves": [
         ("engine/events.rs", "        match state.pins.get(&reference) {\n", "        match state.pins.get(&reference).filter(|pin| pin.digest == resolved.digest) {\n"),
     ],
@@ -67,7 +63,11 @@ MUTANTS = {
         ("plan/rollout.rs", "        if c.workload.quarantined(&request.release, &captured, request.attempt).is_some() {\n            continue;\n        }\n", ""),
     ],
     "outage-is-bad": [
-        ("plan/analysis.rs", "pub fn unmeasured(facts: &mut AnalysisFacts, now: Millis) {\n", "pub fn unmeasured(facts: &mut AnalysisFacts, now: Millis) {\n    facts.failures += 9;\n"),
+        (
+            "plan/unit.rs",
+            "Some(turn_back(c, AttemptOutcome::CouldNotTry, \"unmeasured\", message)),",
+            "Some(condemn(c, attempt, &about, \"unmeasured\", message, json!({}))),",
+        ),
     ],
     "could-not-try-is-bad": [
         ("plan/unit.rs", "        FaultClass::Failed => Some(condemn(", "        FaultClass::Failed | FaultClass::Unavailable => Some(condemn("),

@@ -1,7 +1,7 @@
 //! One daemon: the real engine, the real log on a simulated disk, and what a shell remembers between two inputs.
 
 use crate::git::Git;
-use crate::oracle::{Check, Oracle, Truth};
+use crate::oracle::{Check, Oracle, Truth, replay};
 use holdfast_core::config::{BindingRule, EngineConfig};
 use holdfast_core::engine::{Engine, Input, Now, Output};
 use holdfast_core::entry::{Entry, Term};
@@ -19,6 +19,8 @@ pub struct Daemon {
     queue: Vec<Batch>,
     pub disk: SimDisk,
     pub engine: Engine,
+    /// The fold of what the engine put out: its State before each entry.
+    shadow: State,
     pub oracle: Oracle,
     /// Which run of the daemon this is: answers to an earlier one are lost.
     pub life: u64,
@@ -66,6 +68,7 @@ impl Daemon {
             queue: Vec::new(),
             disk,
             engine: Engine::new(config(), State::default()),
+            shadow: State::default(),
             oracle: Oracle::default(),
             life: 0,
             started: 0,
@@ -125,6 +128,7 @@ impl Daemon {
             epoch: 1,
             owner: self.owner.clone(),
         };
+        self.shadow = state.clone();
         self.engine = Engine::new(config(), state);
         self.ledger = Some(ledger);
         Ok(Some(Input::Boot(term)))
@@ -165,10 +169,10 @@ impl Daemon {
         if let Input::Observed {
             target,
             begun,
-            outcome: Ok(page),
+            outcome: Ok(_),
         } = &input
         {
-            self.oracle.observed(target, *begun, page, self.engine.state());
+            self.oracle.observed(target, *begun);
         }
         let now = Now {
             t: self.t(now),
@@ -177,12 +181,17 @@ impl Daemon {
         self.engine.handle(now, input)
     }
 
-    pub fn queue(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>) {
+    pub fn queue(&mut self, entries: Vec<Entry>, blobs: Vec<(Digest, Vec<u8>)>) -> Check {
         self.oracle.drafted(&entries);
+        for entry in &entries {
+            replay(&self.shadow, self.engine.config(), entry, &blobs)?;
+            self.shadow.fold(entry);
+        }
         self.queue.push(Batch {
             entries,
             blobs: blobs.into_iter().map(|(digest, bytes)| (digest, bytes.into())).collect(),
         });
+        Ok(())
     }
 
     /// Everything queued becomes durable under one sync; gives the log's size.

@@ -1,11 +1,10 @@
 //! Runs seeds: many of them, or one with everything that happens. `tests/sim/run` builds and calls it.
 
-use holdfast_sim::options::FAULTS_MS;
+use holdfast_sim::options::{FAULTS_MS, Feature, try_features};
 use holdfast_sim::{Fault, Options, run, run_many, shrink};
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: holdfast-sim --seeds N [--from M] [--threads N] [--first] | --seed N [--off CLASS,...] [--until MS] [--loud]";
+const USAGE: &str = "usage: holdfast-sim --seeds N [--from M] [--threads N] [--first] | --seed N [--off CLASS,...] [--until MS] [--loud]; both: [--with FEATURE,...]";
 
 struct Arguments {
     seeds: u64,
@@ -37,6 +36,14 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--first" => arguments.first = true,
             "--until" => options.faults_ms = number(value()?)?.min(FAULTS_MS),
             "--loud" => options.loud = true,
+            "--with" => {
+                let named = value()?;
+                let features = named.split(',').map(|name| {
+                    let all = Feature::ALL.map(Feature::name).join(", ");
+                    Feature::parse(name).ok_or_else(|| format!("no feature {name:?}; there are {all}"))
+                });
+                try_features(features.collect::<Result<_, _>>()?);
+            }
             "--off" => {
                 for name in value()?.split(',') {
                     let fault = Fault::parse(name).ok_or_else(|| {

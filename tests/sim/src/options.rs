@@ -2,6 +2,7 @@
 
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 /// Until here faults strike; afterwards it must come to rest.
 pub const FAULTS_MS: u64 = 400_000;
@@ -43,11 +44,57 @@ pub enum Feature {
     FailedSync,
 }
 
+impl Feature {
+    pub const ALL: [Feature; 20] = [
+        Feature::Waves,
+        Feature::Rolling,
+        Feature::Recreate,
+        Feature::Jobs,
+        Feature::Approvals,
+        Feature::Drift,
+        Feature::Standby,
+        Feature::Selectors,
+        Feature::DependsOn,
+        Feature::Capacity,
+        Feature::Prometheus,
+        Feature::Telemetry,
+        Feature::Abilities,
+        Feature::Unstaged,
+        Feature::Suspend,
+        Feature::Commands,
+        Feature::Manual,
+        Feature::Punctual,
+        Feature::OldCopy,
+        Feature::FailedSync,
+    ];
+
+    pub fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|feature| feature.name() == text)
+    }
+}
+
 /// The features whose generators are on. One is added here when the engine has it.
 pub const FEATURES_ON: &[Feature] = &[];
 
+/// Features that this process tries beyond the list: `--with`.
+static TRIED: OnceLock<Vec<Feature>> = OnceLock::new();
+
+/// For a look at what the engine makes of a feature that is not in the list yet. Once, before the first run.
+pub fn try_features(features: Vec<Feature>) {
+    // A second call would make one process run two kinds of world; the first stays.
+    let _ = TRIED.set(features);
+}
+
+pub fn tried() -> &'static [Feature] {
+    TRIED.get().map_or(&[], |tried| tried)
+}
+
 pub fn has(feature: Feature) -> bool {
-    FEATURES_ON.contains(&feature)
+    FEATURES_ON.contains(&feature) || tried().contains(&feature)
 }
 
 /// A class of faults, or of people who are in the way. Each draws from a stream of its own.

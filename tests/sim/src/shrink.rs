@@ -47,6 +47,10 @@ pub fn command(options: &Options) -> String {
         let off: Vec<String> = options.off.iter().map(|fault| fault.name()).collect();
         text += &format!(" --off {}", off.join(","));
     }
+    let tried: Vec<String> = crate::options::tried().iter().map(|feature| feature.name()).collect();
+    if !tried.is_empty() {
+        text += &format!(" --with {}", tried.join(","));
+    }
     if options.faults_ms != crate::options::FAULTS_MS {
         text += &format!(" --until {}", options.faults_ms);
     }

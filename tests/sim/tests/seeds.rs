@@ -5,7 +5,19 @@ use holdfast_sim::{Options, run, run_many, shrink};
 const SEEDS: u64 = 500;
 
 /// Seeds that found a bug in the engine once, and what it was.
-const FOUND_BUGS: &[(u64, &str)] = &[];
+const FOUND_BUGS: &[(u64, &str)] = &[
+    (
+        13,
+        "a copied ledger was taken for ours as soon as its own head had grown past the targets' fences",
+    ),
+    (27, "after a failed sync, a restart built on pages that were not on the disk"),
+    (
+        36,
+        "a halted rollout of a quarantined release was resumed and waited for nothing, for ever",
+    ),
+    (56, "a good release was condemned by a look from before its time-out"),
+    (340, "a launch of unknown effect landed after its attempt had ended"),
+];
 
 #[test]
 fn invariants_hold_and_it_comes_to_rest() {

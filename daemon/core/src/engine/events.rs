@@ -398,7 +398,9 @@ impl Engine {
                 && unit.intent.is_none()
                 && unit.drift.is_none()
                 && matches!(unit.phase, PhaseName::Stable | PhaseName::Absent)
-                && facts.is_some_and(|facts| facts.short_since.is_none() && facts.settled);
+                && facts.is_some_and(|facts| facts.short_since.is_none() && facts.settled)
+                // Whoever waits may have waited for this look.
+                && self.schedule.waiting(&id, Some(target)).is_none();
             if !at_rest || also(&id) {
                 self.judge(&id, target);
                 self.unit_facts_mut(&id, target).settled = true;

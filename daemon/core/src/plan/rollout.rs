@@ -307,7 +307,16 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
         done || failed.contains(target) || (may_lag && is_lagging(c, spec, target, request))
     });
     if !through {
-        return plan;
+        let missing: Vec<&str> = members
+            .iter()
+            .filter(|(target, spec)| {
+                let unit = c.workload.units.get(*target);
+                !unit.is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, &captured(spec).0))
+            })
+            .map(|(target, _)| target.as_str())
+            .take(5)
+            .collect();
+        return waiting("units", format!("not through yet: {}", missing.join(", ")), request.since);
     }
     if wave < last {
         return record(if hold_ms > 0 {

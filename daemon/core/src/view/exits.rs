@@ -111,14 +111,18 @@ pub(super) fn end_of(on: &str, name: &str) -> String {
         "removal-guard" => format!("`holdfast allow-removals {name}`"),
         "job-lost" => format!("`holdfast retry {name}`, once somebody knows what the job did"),
         "stalled" => format!("`holdfast retry {name}`, once the cause is known"),
-        "judged" => format!("`holdfast abort {name}` or `holdfast advance {name}`"),
+        "decision" => format!("`holdfast abort {name}` or `holdfast advance {name}`"),
+        "hold" | "wave-hold" | "analysis" => format!("`holdfast advance {name}`, or its own end"),
         "conflict" => "the other owner's leaving the target".to_owned(),
+        "ledger-loss" => "the operator, once the loss is looked into".to_owned(),
         "plugin" => "a binding in the operator's configuration".to_owned(),
-        "pin" | "select" => "an answer of the registry".to_owned(),
-        "hold" | "analysis" => format!("`holdfast advance {name}`, or its own end"),
-        "check" | "call" | "diff" | "room" | "diagnosis" | "job" | "retry" | "unreachable" => {
-            "an answer of the target".to_owned()
-        }
+        "placement" => "a target that the placement matches".to_owned(),
+        "dependency" => "the other workload's going live".to_owned(),
+        "way-back" => "artifacts that can be pulled again, or the operator's policy".to_owned(),
+        "telemetry" => "counts that the new generation reports".to_owned(),
+        "room" => "room on the target".to_owned(),
+        "pin" | "selection" => "an answer of the registry".to_owned(),
+        "check" | "call" | "diff" | "diagnosis" | "job" | "retry" | "target" => "an answer of the target".to_owned(),
         _ => String::new(),
     }
 }

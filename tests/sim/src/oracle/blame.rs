@@ -5,7 +5,7 @@ use crate::options::{Fault, Feature, has};
 use crate::registry::Quality;
 use holdfast_core::entry::*;
 use holdfast_core::ids::ReleaseId;
-use holdfast_core::target::Verb;
+use holdfast_core::target::{FaultClass, Verb};
 
 /// Faults that can make a good release look bad.
 const MISLEADING: [Fault; 8] = [
@@ -78,6 +78,13 @@ impl Oracle {
             }
             Body::Verdict(verdict) if verdict.outcome == VerdictOutcome::Fail && verdict.about != "diagnosis" => {
                 let unit = entry.on.target.as_ref().and_then(|target| workload.units.get(target));
+                let nothing_began = unit.is_some_and(|unit| {
+                    let before = matches!(unit.phase, Some(PhaseName::Preparing | PhaseName::Launching));
+                    before && unit.last_fault.is_some_and(|class| class != FaultClass::Failed)
+                });
+                if nothing_began {
+                    return Err("invariant 6: a bad verdict before anything of the release was seen".into());
+                }
                 let release = unit.and_then(|unit| Some(unit.attempt.as_ref()?.release.clone()));
                 if let Some(release) = release {
                     self.deserved(&release, &verdict.about, truth)?;
@@ -100,13 +107,18 @@ impl Oracle {
 
     /// Where nothing misleads, only what is bad is called bad.
     fn deserved(&self, release: &ReleaseId, about: &str, truth: &Truth) -> Check {
+        let analysis = about.starts_with("analysis/");
         let late = LATE.into_iter().filter(|_| !has(Feature::Punctual));
-        let misled = MISLEADING.into_iter().chain(late).any(|fault| truth.faults.has(fault));
+        let misled = if analysis {
+            truth.faults.has(Fault::MetricsSpike)
+        } else {
+            MISLEADING.into_iter().chain(late).any(|fault| truth.faults.has(fault))
+        };
         let artifact = truth.releases.get(release).and_then(|release| release.artifacts.get("main"));
         let (false, Some(artifact)) = (misled, artifact) else {
             return Ok(());
         };
-        match (truth.registry.quality(artifact), about.starts_with("analysis/")) {
+        match (truth.registry.quality(artifact), analysis) {
             (Quality::Good, true) => Err(format!("invariant 7: good release {} fails an analysis", release.short())),
             (Quality::Good, false) => Err(format!("invariant 6: good release {} is called bad", release.short())),
             _ => Ok(()),

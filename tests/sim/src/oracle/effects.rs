@@ -3,20 +3,34 @@
 
 use super::{Check, Oracle};
 use crate::site::Site;
+use holdfast_core::config::EngineConfig;
 use holdfast_core::engine::Call;
 use holdfast_core::entry::*;
-use holdfast_core::ids::{Digest, WorkloadId, fence};
-use holdfast_core::target::{Page, Verb};
+use holdfast_core::ids::{Digest, fence};
+use holdfast_core::plan::unit::Inputs;
+use holdfast_core::state::State;
+use holdfast_core::target::Verb;
 
-/// What an observation says of one workload, hashed as an intent hashes it.
-pub fn slice(page: &Page, id: &WorkloadId) -> Digest {
-    let generations: Vec<_> = page
-        .generations
+/// Invariant 10: the inputs that an intent names, planned again on the State before it, give the same verb.
+pub fn replay(state: &State, config: &EngineConfig, entry: &Entry, blobs: &[(Digest, Vec<u8>)]) -> Check {
+    let (Body::Intent(intent), Some(id), Some(target)) = (&entry.body, &entry.on.workload, &entry.on.target) else {
+        return Ok(());
+    };
+    let (_, bytes) = blobs
         .iter()
-        .filter(|state| state.workload == id.as_str())
-        .collect();
-    let routes: Vec<_> = page.routes.iter().filter(|route| route.workload == id.as_str()).collect();
-    Digest::of(&serde_json::to_vec(&(generations, routes)).unwrap_or_default())
+        .find(|(digest, bytes)| *digest == intent.observed && Digest::of(bytes) == *digest)
+        .ok_or("invariant 10: the inputs of an intent are not written down with it")?;
+    let inputs: Inputs =
+        serde_json::from_slice(bytes).map_err(|error| format!("invariant 10: the inputs cannot be read: {error}"))?;
+    let verb = inputs.replay(state, config, id, target).and_then(|plan| plan.verb);
+    if verb.as_ref() == Some(&intent.verb) {
+        Ok(())
+    } else {
+        Err(format!(
+            "invariant 10: the intent was {:?}, and its inputs give {verb:?}",
+            intent.verb
+        ))
+    }
 }
 
 impl Oracle {
@@ -45,9 +59,6 @@ impl Oracle {
                         intent.verb.name(),
                         seen.begun
                     ));
-                }
-                if seen.slice.as_ref().is_some_and(|slice| *slice != intent.observed) {
-                    return Err("invariant 10: the intent does not carry the hash of what was observed".into());
                 }
                 Ok(())
             }
@@ -84,31 +95,37 @@ impl Oracle {
     }
 
     /// A target of another owner, or one that has seen more than this ledger, is not touched once that is known.
-    pub fn check_claim(&self, call: &Call, site: &Site, head_at_boot: u64) -> Check {
-        if !self.seen.contains_key(&call.target) {
-            return Ok(());
-        }
-        let last = self.log.get(call.intent as usize).map_or(0, |entry| entry.seq);
-        let claim = self.log[..=last as usize].iter().rev().find_map(|entry| match &entry.body {
-            Body::Target(change) if entry.on.target.as_ref() == Some(&call.target) => Some(change.clone()),
+    pub fn check_claim(&self, call: &Call) -> Check {
+        let until = self.log.len().min(call.intent as usize + 1);
+        let claim = self.log[..until].iter().rev().find_map(|entry| match &entry.body {
+            Body::Target(change @ (TargetChange::Claimed | TargetChange::Conflict { .. } | TargetChange::Ahead { .. }))
+                if entry.on.target.as_ref() == Some(&call.target) =>
+            {
+                Some(change)
+            }
             _ => None,
         });
         match claim {
             Some(TargetChange::Conflict { owner }) => {
-                return Err(format!("section 9: {} belongs to {owner} and is touched", call.target));
+                Err(format!("section 9: {} belongs to {owner} and is touched", call.target))
             }
-            Some(TargetChange::Ahead { fence }) => {
-                return Err(format!(
-                    "section 7: {} has seen fence {fence}, above our head, and is touched",
-                    call.target
-                ));
-            }
-            _ => {}
+            Some(TargetChange::Ahead { fence }) => Err(format!(
+                "section 7: {} has seen fence {fence}, above our head, and is touched",
+                call.target
+            )),
+            _ => Ok(()),
         }
-        // A fence between our head at boot and our first own intent was set by somebody who had a longer ledger.
+    }
+
+    /// What was launched by somebody who had a longer ledger shows that this one is an old copy.
+    pub fn check_copy(&self, call: &Call, site: &Site, head_at_boot: u64) -> Check {
+        if !self.seen.contains_key(&call.target) {
+            return Ok(());
+        }
+        let ours = |seq: u64| matches!(self.log.get(seq as usize).map(|entry| &entry.body), Some(Body::Intent(_)));
         let theirs = site.held.values().flat_map(|held| held.generations.values()).find(|one| {
             let seq = one.fence.saturating_sub(fence(1, 0));
-            seq >= head_at_boot && !matches!(self.log.get(seq as usize).map(|entry| &entry.body), Some(Body::Intent(_)))
+            seq >= head_at_boot && !ours(seq)
         });
         match theirs {
             Some(one) => Err(format!(

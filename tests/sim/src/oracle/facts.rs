@@ -3,7 +3,8 @@
 use holdfast_core::entry::*;
 use holdfast_core::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, WorkloadId};
 use holdfast_core::spec::{TargetSpec, WorkloadSpec};
-use holdfast_core::target::Verb;
+use holdfast_core::state::job_key;
+use holdfast_core::target::{FaultClass, Verb};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
@@ -35,9 +36,23 @@ pub struct WorkloadFacts {
     /// Weights that somebody let pass without waiting.
     pub advanced: Seq,
     pub held: BTreeSet<String>,
-    /// (release, key) of jobs whose run was answered with done.
-    pub jobs_done: BTreeSet<(ReleaseId, String)>,
+    /// By release and key.
+    pub jobs: BTreeMap<(ReleaseId, String), JobFacts>,
     pub units: BTreeMap<String, UnitFacts>,
+}
+
+pub struct JobFacts {
+    pub target: String,
+    /// The manifest's `attempt` number when it was begun.
+    pub attempt: u32,
+    pub ended: Option<JobEnd>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum JobEnd {
+    Done,
+    Failed,
+    Lost,
 }
 
 pub struct RequestFacts {
@@ -54,6 +69,8 @@ pub struct RequestFacts {
 pub struct UnitFacts {
     pub open: Option<(Seq, Verb)>,
     pub last_result: Seq,
+    /// Why the last verb was not done, if it was not.
+    pub last_fault: Option<FaultClass>,
     pub generations: BTreeMap<GenNumber, GenFacts>,
     /// The highest number ever given.
     pub highest: GenNumber,
@@ -63,6 +80,8 @@ pub struct UnitFacts {
     pub phase: Option<PhaseName>,
     pub phase_t: Millis,
     pub heals: Vec<Millis>,
+    /// What was proven here, with the target's captured values.
+    pub proven: BTreeSet<(ReleaseId, Digest)>,
     pub last_outcome: Option<(AttemptOutcome, Seq)>,
 }
 
@@ -77,6 +96,8 @@ pub struct AttemptFacts {
     pub seq: Seq,
     pub release: ReleaseId,
     pub captured: Digest,
+    /// It was proven here before.
+    pub known: bool,
     pub generation: GenNumber,
     pub old: Option<GenNumber>,
     pub weight: u32,
@@ -189,7 +210,10 @@ impl WorkloadFacts {
             CommandVerb::Repin { reference } => {
                 self.repins.insert(reference.clone());
             }
-            CommandVerb::Retry => self.units.values_mut().for_each(|unit| unit.heals.clear()),
+            CommandVerb::Retry => {
+                self.units.values_mut().for_each(|unit| unit.heals.clear());
+                self.jobs.retain(|_, job| matches!(job.ended, None | Some(JobEnd::Done)));
+            }
             CommandVerb::Approve {
                 rollout,
                 release,
@@ -217,6 +241,11 @@ impl WorkloadFacts {
             Body::Quarantine(quarantine) => match quarantine.action {
                 QuarantineAction::Set => {
                     self.proven.remove(&quarantine.release);
+                    for unit in self.units.values_mut() {
+                        unit.proven.retain(|(release, captured)| {
+                            *release != quarantine.release || quarantine.values.as_ref().is_some_and(|values| values != captured)
+                        });
+                    }
                     let all = self.quarantine.entry(quarantine.release.clone()).or_default();
                     all.push((quarantine.attempt, quarantine.values.clone()));
                 }
@@ -262,33 +291,55 @@ impl WorkloadFacts {
     }
 
     fn fold_job(&mut self, entry: &Entry, target: &str) {
+        let attempt = self.attempt_number();
         let Some(unit) = self.units.get(target) else { return };
-        if let Body::Result(outcome) = &entry.body
-            && let Some((
-                seq,
-                Verb::Run {
-                    generation,
-                    job,
-                    hook,
-                    scope,
-                },
-            )) = &unit.open
-            && *seq == outcome.intent
-            && outcome.class.is_none()
-            && let Some(generation) = unit.generations.get(generation)
-        {
-            let key = holdfast_core::state::job_key(*hook, job, *scope, target);
-            self.jobs_done.insert((generation.release.clone(), key));
-        }
+        let (verb, outcome) = match &entry.body {
+            Body::Intent(intent) => (&intent.verb, None),
+            Body::Result(outcome) if outcome.closed => match &unit.open {
+                Some((seq, verb)) if *seq == outcome.intent => (verb, Some(outcome.class)),
+                _ => return,
+            },
+            _ => return,
+        };
+        let Some(key) = unit.job(verb, target) else { return };
+        let ended = match outcome {
+            None => None,
+            Some(None) => Some(JobEnd::Done),
+            Some(Some(FaultClass::Failed)) => Some(JobEnd::Failed),
+            Some(Some(FaultClass::Absent)) => Some(JobEnd::Lost),
+            // It was refused, and never began.
+            Some(Some(_)) => {
+                self.jobs.remove(&key);
+                return;
+            }
+        };
+        let target = target.to_owned();
+        self.jobs.insert(key, JobFacts { target, attempt, ended });
     }
 }
 
 impl UnitFacts {
+    /// The release and key of the job that a verb runs.
+    pub fn job(&self, verb: &Verb, target: &str) -> Option<(ReleaseId, String)> {
+        let Verb::Run {
+            generation,
+            job,
+            hook,
+            scope,
+        } = verb
+        else {
+            return None;
+        };
+        let release = self.generations.get(generation)?.release.clone();
+        Some((release, job_key(*hook, job, *scope, target)))
+    }
+
     fn fold(&mut self, entry: &Entry) {
         match &entry.body {
             Body::Intent(intent) => self.open = Some((entry.seq, intent.verb.clone())),
             Body::Result(outcome) => {
                 self.last_result = entry.seq;
+                self.last_fault = outcome.class;
                 if outcome.closed {
                     self.open = None;
                 }
@@ -331,6 +382,7 @@ impl UnitFacts {
                     seq: entry.seq,
                     release: release.clone(),
                     captured: values.clone(),
+                    known: self.proven.contains(&(release.clone(), values.clone())),
                     generation: *generation,
                     old: *old,
                     weight: 0,
@@ -365,6 +417,7 @@ impl UnitFacts {
                 self.parked = parked.clone();
                 let Some(attempt) = self.attempt.take() else { return };
                 if *outcome == AttemptOutcome::Succeeded {
+                    self.proven.insert((attempt.release.clone(), attempt.captured.clone()));
                     self.current = Some(attempt.generation);
                 }
                 let phase = if self.current.is_some() {

@@ -14,13 +14,13 @@ mod traffic;
 use crate::git::Git;
 use crate::options::Faults;
 use crate::registry::Registry;
+pub use effects::replay;
 use facts::Facts;
 use holdfast_core::engine::{Call, CommandReply};
 use holdfast_core::entry::{Body, Entry};
-use holdfast_core::ids::{Digest, ReleaseId, Seq, WorkloadId};
+use holdfast_core::ids::{ReleaseId, Seq};
 use holdfast_core::release::Release;
 use holdfast_core::state::State;
-use holdfast_core::target::Page;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -38,8 +38,6 @@ pub struct Truth<'a> {
 /// The last observation that was handed in.
 pub(crate) struct Seen {
     pub begun: u64,
-    /// Hash of what it says of each workload, as an intent records it.
-    pub slices: BTreeMap<WorkloadId, Digest>,
 }
 
 #[derive(Default)]
@@ -55,7 +53,6 @@ pub struct Oracle {
 #[derive(Clone)]
 pub(crate) struct Decided {
     pub begun: u64,
-    pub slice: Option<Digest>,
 }
 
 impl Oracle {
@@ -86,20 +83,14 @@ impl Oracle {
                 continue;
             };
             if let Some(seen) = self.seen.get(target) {
-                let slice = entry.on.workload.as_ref().and_then(|id| seen.slices.get(id).cloned());
                 let begun = seen.begun;
-                self.decided_on.insert(entry.seq, Decided { begun, slice });
+                self.decided_on.insert(entry.seq, Decided { begun });
             }
         }
     }
 
-    pub fn observed(&mut self, target: &str, begun: u64, page: &Page, state: &State) {
-        let placed = state
-            .workloads
-            .iter()
-            .filter(|(_, workload)| workload.units.contains_key(target));
-        let slices = placed.map(|(id, _)| (id.clone(), effects::slice(page, id))).collect();
-        self.seen.insert(target.to_owned(), Seen { begun, slices });
+    pub fn observed(&mut self, target: &str, begun: u64) {
+        self.seen.insert(target.to_owned(), Seen { begun });
     }
 
     /// A daemon that starts knows nothing of the world.
@@ -121,7 +112,12 @@ impl Oracle {
         if folded == *state {
             Ok(())
         } else {
-            Err("memory: State is not the fold of the log".into())
+            let (have, want) = (serde_json::to_value(state), serde_json::to_value(&folded));
+            let place = have.ok().zip(want.ok()).and_then(|(have, want)| difference("", &have, &want));
+            Err(format!(
+                "memory: State is not the fold of the log: {}",
+                place.unwrap_or_default()
+            ))
         }
     }
 
@@ -133,5 +129,20 @@ impl Oracle {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The first place at which two values differ.
+fn difference(at: &str, have: &serde_json::Value, want: &serde_json::Value) -> Option<String> {
+    match (have.as_object(), want.as_object()) {
+        (Some(a), Some(b)) => a.keys().chain(b.keys()).find_map(|key| {
+            let null = serde_json::Value::Null;
+            difference(
+                &format!("{at}/{key}"),
+                a.get(key).unwrap_or(&null),
+                b.get(key).unwrap_or(&null),
+            )
+        }),
+        _ => (have != want).then(|| format!("{at} is {have} and should be {want}")),
     }
 }

@@ -1,9 +1,10 @@
 //! Sections 4 and 8: waves, holds, approvals, jobs, freezes, dependencies and the limits on healing.
 
-use super::facts::{AttemptFacts, WorkloadFacts};
+use super::facts::{AttemptFacts, JobEnd, WorkloadFacts};
 use super::{Check, Oracle};
+use crate::options::{Feature, has};
 use holdfast_core::entry::*;
-use holdfast_core::ids::{FULL_SHARE, WorkloadId};
+use holdfast_core::ids::{FULL_SHARE, GenNumber, WorkloadId};
 use holdfast_core::target::{Hook, Verb};
 
 const HEALS_PER_HOUR: usize = 3;
@@ -19,13 +20,26 @@ impl Oracle {
         };
         let attempt = workload.units.get(target).and_then(|unit| unit.attempt.as_ref());
         match &entry.body {
-            Body::Attempt(AttemptChange::Began { heal, .. }) => {
+            Body::Attempt(AttemptChange::Began { heal, release, .. }) => {
                 if *heal {
                     return self.heals(workload, target, entry.t);
                 }
                 let frozen = workload.frozen || self.facts.targets.get(target).is_some_and(|target| target.frozen);
                 if frozen {
                     return Err("section 8: an attempt begins while its workload or target is frozen".into());
+                }
+                let state = workload.request.as_ref().map(|request| request.state);
+                // A target without anything gets the last proven release while the request brings nothing new.
+                let other = workload.request.as_ref().is_some_and(|request| request.release != *release);
+                let empty = workload.units.get(target).is_none_or(|unit| unit.current.is_none());
+                if other && empty && workload.proven.contains(release) {
+                    return Ok(());
+                }
+                if !matches!(
+                    state,
+                    Some(RolloutState::Rolling | RolloutState::Holding | RolloutState::Succeeded)
+                ) {
+                    return Err(format!("section 4: an attempt begins while its rollout is {state:?}"));
                 }
                 self.waves(workload, target)?;
                 self.dependencies(id, workload)
@@ -37,8 +51,17 @@ impl Oracle {
             Body::Attempt(AttemptChange::Phase {
                 to: PhaseName::Retiring, ..
             }) => self.baked(workload, target, entry.t),
+            Body::Attempt(AttemptChange::Ended {
+                outcome: AttemptOutcome::Succeeded,
+                parked,
+                ..
+            }) => match attempt {
+                Some(attempt) if has(Feature::Standby) => kept_for_a_way_back(workload, attempt, parked),
+                _ => Ok(()),
+            },
             Body::Intent(intent) => match (&intent.verb, attempt) {
                 (Verb::Launch { .. }, Some(attempt)) => jobs_done(workload, attempt, target, Hook::Before),
+                (Verb::Run { .. }, _) => run_once(workload, &intent.verb, target),
                 (Verb::Route { shares, .. }, Some(attempt)) => {
                     let live = shares
                         .iter()
@@ -46,7 +69,7 @@ impl Oracle {
                         .map_or(0, |share| share.live);
                     let steps = workload.spec.as_ref().map_or(&[][..], |spec| spec.strategy.steps());
                     // A weight that an amended manifest does not name any more has no hold.
-                    let waits = steps.iter().any(|step| step.weight == attempt.weight) && !is_way_back(workload, attempt);
+                    let waits = steps.iter().any(|step| step.weight == attempt.weight) && !is_way_back(attempt);
                     if live > attempt.weight && waits && attempt.passed != Some(attempt.weight) {
                         return Err(format!(
                             "section 4: weight rises from {} to {live} before the step has passed",
@@ -84,6 +107,10 @@ impl Oracle {
             return Ok(());
         };
         if spec.placement.waves.is_empty() || request.state != RolloutState::Rolling {
+            return Ok(());
+        }
+        // What was proven everywhere comes back everywhere at once.
+        if workload.proven.contains(&request.release) {
             return Ok(());
         }
         let placed = self.facts.placed(workload);
@@ -134,13 +161,13 @@ impl Oracle {
     }
 }
 
-fn is_way_back(workload: &WorkloadFacts, attempt: &AttemptFacts) -> bool {
-    attempt.old.is_none() || attempt.heal || workload.proven.contains(&attempt.release)
+fn is_way_back(attempt: &AttemptFacts) -> bool {
+    attempt.old.is_none() || attempt.heal || attempt.known
 }
 
 /// The first generation, a heal and a proven release wait for nothing but health; a person may say so too.
 fn skips(workload: &WorkloadFacts, attempt: &AttemptFacts) -> bool {
-    is_way_back(workload, attempt) || workload.advanced > attempt.reached.0
+    is_way_back(attempt) || workload.advanced > attempt.reached.0
 }
 
 fn held_long_enough(workload: &WorkloadFacts, attempt: &AttemptFacts, weight: u32, t: u64) -> Check {
@@ -159,7 +186,7 @@ fn approved(workload: &WorkloadFacts, attempt: &AttemptFacts, live: u32) -> Chec
     let (Some(spec), Some(request)) = (&workload.spec, &workload.request) else {
         return Ok(());
     };
-    let Some(approval) = spec.approval.as_ref().filter(|_| !is_way_back(workload, attempt)) else {
+    let Some(approval) = spec.approval.as_ref().filter(|_| !is_way_back(attempt)) else {
         return Ok(());
     };
     if request.release != attempt.release || workload.advanced > attempt.seq {
@@ -181,6 +208,50 @@ fn approved(workload: &WorkloadFacts, attempt: &AttemptFacts, live: u32) -> Chec
     Ok(())
 }
 
+/// The last `standby` generations stay, the newest of them the one that was replaced; a known-bad one is no way back.
+fn kept_for_a_way_back(workload: &WorkloadFacts, attempt: &AttemptFacts, parked: &[GenNumber]) -> Check {
+    let Some(spec) = &workload.spec else { return Ok(()) };
+    if parked.len() > spec.standby as usize {
+        return Err(format!(
+            "section 5: {} generations stay parked; standby is {}",
+            parked.len(),
+            spec.standby
+        ));
+    }
+    let old = attempt.old.filter(|_| spec.standby > 0 && !attempt.heal);
+    match old {
+        Some(old) if parked.last() != Some(&old) => Err(format!(
+            "section 5: generation {old} was replaced and does not stay parked: {parked:?}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Once for each release and scope, whatever crashes.
+fn run_once(workload: &WorkloadFacts, verb: &Verb, target: &str) -> Check {
+    let key = workload.units.get(target).and_then(|unit| unit.job(verb, target));
+    let Some((key, known)) = key.and_then(|key| workload.jobs.get(&key).map(|job| (key, job))) else {
+        return Ok(());
+    };
+    let repeatable = workload.spec.iter().flat_map(|spec| spec.before.iter().chain(&spec.after));
+    let repeatable = repeatable.filter(|job| key.1.contains(&job.name)).any(|job| job.repeatable);
+    let again = match known.ended {
+        // The same target goes on with what it has begun.
+        None => known.target == target,
+        Some(JobEnd::Done) => false,
+        Some(JobEnd::Failed) => workload.attempt_number() > known.attempt,
+        Some(JobEnd::Lost) => repeatable || workload.attempt_number() > known.attempt,
+    };
+    if again {
+        return Ok(());
+    }
+    Err(format!(
+        "section 4: job {} is run a second time for release {}",
+        key.1,
+        key.0.short()
+    ))
+}
+
 /// Jobs come before what they are for.
 fn jobs_done(workload: &WorkloadFacts, attempt: &AttemptFacts, target: &str, hook: Hook) -> Check {
     let (Some(spec), Some(request)) = (&workload.spec, &workload.request) else {
@@ -196,7 +267,8 @@ fn jobs_done(workload: &WorkloadFacts, attempt: &AttemptFacts, target: &str, hoo
     }
     for job in jobs {
         let key = holdfast_core::state::job_key(hook, &job.name, job.scope, target);
-        if !workload.jobs_done.contains(&(attempt.release.clone(), key.clone())) {
+        let known = workload.jobs.get(&(attempt.release.clone(), key.clone()));
+        if known.and_then(|job| job.ended) != Some(JobEnd::Done) {
             return Err(format!("section 4: job {key} is not done, and {target} goes on"));
         }
     }

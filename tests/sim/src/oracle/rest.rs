@@ -48,13 +48,15 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
     let state = daemon.engine.state();
     let mut excused = false;
     for (target, unit) in &workload.units {
-        if is_excused(world, daemon, target) {
+        if is_excused(world, daemon, id, target) {
             excused = true;
             continue;
         }
         unit_at_rest(world, daemon, id, target, unit)?;
     }
-    excused |= state.placed(workload).any(|(target, _)| is_excused(world, daemon, target));
+    excused |= state
+        .placed(workload)
+        .any(|(target, _)| is_excused(world, daemon, id, target));
     let placed: Vec<_> = state.placed(workload).map(|(target, _)| target.clone()).collect();
     if placed.is_empty() {
         let kept = workload
@@ -63,15 +65,21 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
             .filter(|(target, _)| state.target_spec(target).is_some());
         return match kept
             .filter(|(_, unit)| unit.phase != PhaseName::Absent)
-            .find(|(target, _)| !is_excused(world, daemon, target))
+            .find(|(target, _)| !is_excused(world, daemon, id, target))
         {
-            Some((target, unit)) => Err(format!("it is placed nowhere, and {:?} on {target}", unit.phase)),
+            Some((target, unit)) => Err(format!(
+                "it is placed nowhere, and {:?} on {target}, waiting on {:?}",
+                unit.phase,
+                daemon.engine.waiting(id, Some(target))
+            )),
             None => Ok(()),
         };
     }
     let waiting = daemon.engine.waiting(id, None);
     // With the registry gone for good, new bytes come to no target.
-    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin");
+    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin")
+        // Held, with the reason: what it replaces could not be pulled again.
+        || waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "way-back" | "dependency"));
     let Some(request) = &workload.request else {
         return if excused || pinning {
             Ok(())
@@ -83,6 +91,8 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
         RolloutState::Refused => true,
         RolloutState::Halted if workload.quarantine.contains_key(&request.release) => true,
         RolloutState::Halted if world.scenario.registry_lost && request.reason == "ImagePull" => true,
+        RolloutState::Halted if request.reason == "exhausted" => world.scenario.places.values().any(|place| place.room.is_some()),
+        RolloutState::Rolling if asked(workload, daemon, id) => true,
         _ => excused,
     };
     if request.id < workload.spec_seq && wants_something_else(world, workload) {
@@ -105,7 +115,11 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
         for target in &placed {
             let unit = workload.units.get(target);
             let runs = unit.and_then(|unit| unit.generations.get(&unit.current?));
-            if runs.is_none_or(|generation| generation.release != request.release) {
+            // A laggard that could not catch up waits for a person, and says why.
+            let tried = unit.and_then(|unit| unit.last.as_ref()).is_some_and(|last| {
+                last.request == request.id && matches!(last.outcome, AttemptOutcome::Bad | AttemptOutcome::CouldNotTry)
+            });
+            if !tried && runs.is_none_or(|generation| generation.release != request.release) {
                 return Err(format!("{target} does not run the release that succeeded"));
             }
         }
@@ -134,18 +148,38 @@ fn wants_something_else(world: &World, workload: &WorkloadState) -> bool {
 }
 
 /// The target is not ours to touch, or not there.
-fn is_excused(world: &World, daemon: &Daemon, target: &str) -> bool {
+fn is_excused(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str) -> bool {
     let claimed = daemon.engine.state().targets.get(target).map(|target| &target.claim);
     let foreign = matches!(claimed, Some(Claim::Conflict(_) | Claim::Ahead(_)));
-    let second = matches!(world.scenario.second, Second::OtherOwner | Second::OldCopy | Second::Twin);
-    world.scenario.places.get(target).is_none_or(|place| place.lost_for_good) || (foreign && second)
+    let second = match world.scenario.second {
+        Second::None => false,
+        Second::OtherOwner | Second::OldCopy => foreign,
+        // Two daemons of one name under one ledger's numbers: neither can know what the other did.
+        Second::Twin => true,
+    };
+    // What a late launch left behind is found by looking for drift, and by nothing else; until then it is in the way.
+    let held = world.sites[target].of(id.as_str());
+    let unit = daemon.engine.state().unit(id, target);
+    let known = |number: &GenNumber| unit.is_some_and(|unit| unit.generations.contains_key(number));
+    let stray = !has(Feature::Drift) && !held.generations.keys().all(known);
+    world.scenario.places.get(target).is_none_or(|place| place.lost_for_good) || second || stray
+}
+
+/// Some unit waits for a person's yes, and has said so.
+fn asked(workload: &WorkloadState, daemon: &Daemon, id: &WorkloadId) -> bool {
+    workload.units.keys().any(|target| {
+        let waiting = daemon.engine.waiting(id, Some(target));
+        waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "approval" | "decision" | "job-lost" | "room"))
+    })
 }
 
 fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, unit: &UnitState) -> Check {
     let waiting = daemon.engine.waiting(id, Some(&target.to_owned()));
     let room = world.scenario.places[target].room.is_some();
     let no_room = room && waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "room" | "capacity" | "retry"));
-    let guarded = waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heals" | "heal-guard"));
+    let guarded =
+        waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heal-guard" | "approval" | "decision" | "job-lost"));
+    let held = world.sites[target].of(id.as_str());
     if (unit.intent.is_some() || unit.attempt.is_some()) && !no_room && !guarded {
         return Err(format!(
             "{target} did not come to rest: {:?}, waiting on {waiting:?}",
@@ -158,14 +192,8 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
     if daemon.engine.state().target_spec(target).is_none() || world.scenario.second == Second::Twin {
         return Ok(());
     }
-    let site = &world.sites[target];
-    let held = site.of(id.as_str());
-    let shares = site.shares(&held, world.now);
-    let idle = |number: &GenNumber| shares.get(number).is_none_or(|live| *live == 0);
-    let ours = |number: &GenNumber| unit.current == Some(*number) || unit.parked.contains(number);
-    // What a late launch left behind is found by looking for drift, and by nothing else.
-    let counts = |number: &GenNumber| has(Feature::Drift) || ours(number) || !idle(number);
-    let there: Vec<GenNumber> = held.generations.keys().copied().filter(counts).collect();
+    let shares = world.sites[target].shares(&held, world.now);
+    let there: Vec<GenNumber> = held.generations.keys().copied().collect();
     let mut expected: Vec<GenNumber> = unit.parked.iter().copied().chain(unit.current).collect();
     expected.sort_unstable();
     if there != expected {
@@ -174,7 +202,7 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
             unit.current, unit.parked
         ));
     }
-    for (number, one) in held.generations.iter().filter(|(number, _)| counts(number)) {
+    for (number, one) in &held.generations {
         let live = shares.get(number).copied().unwrap_or(0);
         let current = Some(*number) == unit.current;
         if live != if current { FULL_SHARE } else { 0 } {

@@ -63,7 +63,11 @@ impl Oracle {
                 let kept = Some(*generation) != unit.current || candidate == Some(*generation);
                 let parked_late = proven && matches!(unit.phase, Some(PhaseName::Shifting | PhaseName::Retiring));
                 let leaving = unit.phase == Some(PhaseName::Leaving);
-                if recreates || kept || parked_late || leaving {
+                // Nothing has to be available: then rolling may begin with nothing.
+                let rolls_from_nothing = self.facts.workloads.get(id).and_then(|workload| workload.spec.as_ref()).is_some_and(
+                    |spec| matches!(spec.strategy, Strategy::Rolling { max_unavailable, .. } if max_unavailable.down(spec.instances) == spec.instances),
+                );
+                if recreates || kept || parked_late || leaving || rolls_from_nothing {
                     Ok(())
                 } else {
                     Err(format!(

@@ -13,8 +13,8 @@ impl Engine {
             self.forget_failures(id);
             return Ok((Some(seq), format!("{id} is tried again")));
         };
-        let quarantine = workload.quarantine.get(&request.release).into_iter().flatten();
-        if let Some(quarantine) = quarantine.filter(|q| q.attempt >= request.attempt).last() {
+        let mut quarantine = workload.quarantine.get(&request.release).into_iter().flatten();
+        if let Some(quarantine) = quarantine.rfind(|q| q.attempt >= request.attempt) {
             let (name, release) = (id.name(), request.release.short());
             let others = match request.state {
                 RolloutState::Halted => format!("; `holdfast resume {name}` goes on with the other targets"),

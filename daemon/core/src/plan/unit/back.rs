@@ -191,11 +191,14 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         return plan;
     }
     let Some(old) = old else {
+        // Shared objects go only with the very first generation: later, something else of the workload is wanted here.
+        let last = c.unit.current.is_none() && seen.generations.len() == 1;
         return match candidate {
             None => ended(),
+            Some(_) if !last && seen.share(attempt.generation) > 0 => offline(c, seen),
             Some(_) => c.act(Verb::Retire {
                 generation: attempt.generation,
-                last: true,
+                last,
             }),
         };
     };
@@ -232,7 +235,7 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     }
 }
 
-/// Nobody serves for a moment: only where two generations cannot be there at once.
+/// Nobody serves for a moment: where two generations cannot be there at once, or the old one is gone.
 fn offline(c: &UnitContext, seen: &Seen) -> UnitPlan {
     let known = seen
         .generations

@@ -89,7 +89,15 @@ pub(super) fn heal(c: &UnitContext) -> UnitPlan {
             plan
         }
         Some(verb) => c.act(verb),
-        None => idle(c),
+        None => UnitPlan {
+            look_at: Some(c.looked_t() + IDLE_LOOK_MS),
+            ..c.wait(
+                "drift",
+                format!("{} is there, and nobody here made it", found.seen),
+                c.unit.phase_t,
+                None,
+            )
+        },
     }
 }
 
@@ -128,12 +136,10 @@ fn find(c: &UnitContext, seen: &Seen) -> Result<Option<Found>, UnitPlan> {
     let extra = seen
         .generations
         .iter()
-        .find(|state| state.number > 0 && Some(state.number) != c.unit.current && !c.unit.parked.contains(&state.number));
+        .find(|state| state.number > 0 && Some(state.number) != c.unit.current && !c.unit.parked.contains(&state.number))
+        .map(|state| extra_found(c, state.number));
     let Some(number) = c.unit.current else {
-        return Ok(extra.map(|state| {
-            let alone = seen.generations.len() == 1;
-            extra_found(state.number, alone)
-        }));
+        return Ok(extra);
     };
     let Some(known) = generation(c, number) else { return Ok(None) };
     let can = known.can();
@@ -164,18 +170,21 @@ fn find(c: &UnitContext, seen: &Seen) -> Result<Option<Found>, UnitPlan> {
     if let Some(found) = wrong_route(c, &can, seen, number) {
         return Ok(Some(found));
     }
-    Ok(extra.map(|state| extra_found(state.number, false)))
+    Ok(extra)
 }
 
-fn extra_found(number: GenNumber, last: bool) -> Found {
+/// What came back after it was given up goes again. A number that was never given is another writer's: it is not touched.
+fn extra_found(c: &UnitContext, number: GenNumber) -> Found {
+    let is_ours = number < c.unit.next_generation;
     Found {
         what: DriftKind::Extra,
         wanted: "no such generation".into(),
         seen: format!("generation {number}"),
-        answer: DriftAnswer::Retire,
-        verb: Some(Verb::Retire {
+        answer: if is_ours { DriftAnswer::Retire } else { DriftAnswer::Nothing },
+        verb: is_ours.then_some(Verb::Retire {
             generation: number,
-            last,
+            // Shared objects go only with a workload that is not wanted here.
+            last: !c.is_placed(),
         }),
     }
 }

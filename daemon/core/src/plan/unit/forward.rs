@@ -206,13 +206,22 @@ fn prove(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
             attempt,
             c.look("healthy", message_or(&health.message, "not ready yet"), since),
         );
-        plan.end_by(deadline);
+        if c.now < deadline {
+            plan.end_by(deadline);
+        } else {
+            plan.look_at = Some(c.now);
+        }
         return plan;
     };
     let stable_at = healthy_since + spec.health.stable_ms;
-    if c.now < stable_at {
+    // The stretch is judged by a look from after its end: what happened since an older one is not known.
+    if c.now < stable_at || c.looked_t() < stable_at {
         let mut plan = with_probe(c, attempt, c.look("stable", "healthy; watching that it stays so", since));
-        plan.end_by(stable_at);
+        if c.now < stable_at {
+            plan.end_by(stable_at);
+        } else {
+            plan.look_at = Some(c.now);
+        }
         return plan;
     }
     if spec.health.telemetry_required && c.facts.reported != Some(attempt.generation) {
@@ -281,8 +290,10 @@ pub(super) fn watch(c: &UnitContext, attempt: &AttemptState) -> Option<UnitPlan>
         return Some(turn_back(c, AttemptOutcome::CouldNotTry, reason, health.message.clone()));
     }
     let unhealthy_ms = health.unhealthy_since.map(|since| c.now.saturating_sub(since));
+    // A time-out is judged by a look from after it.
+    let looked_t = c.looked_t();
     let too_late = if c.unit.phase == PhaseName::Proving {
-        health.healthy_since.is_none() && c.now.saturating_sub(attempt.launch_t) >= spec.health.timeout_ms
+        health.healthy_since.is_none() && looked_t.saturating_sub(attempt.launch_t) >= spec.health.timeout_ms
     } else {
         unhealthy_ms.is_some_and(|ms| ms >= UNHEALTHY_INTERVALS * spec.health.interval_ms)
     };
@@ -402,8 +413,8 @@ fn to_keep(c: &UnitContext, attempt: &AttemptState, seen: &Seen) -> Vec<GenNumbe
         *number != attempt.generation
             && seen.generation(*number).is_some()
             && generation(c, *number).is_some_and(|state| {
-                c.unit.has_proven(&state.release, &state.captured)
-                    && c.workload.quarantined(&state.release, &state.captured, 1).is_none()
+                let attempt = c.workload.attempt_number();
+                c.workload.quarantined(&state.release, &state.captured, attempt).is_none()
             })
     };
     let mut keep: Vec<GenNumber> = c.unit.parked.iter().copied().chain(attempt.old).filter(is_good).collect();

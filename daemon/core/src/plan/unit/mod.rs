@@ -60,6 +60,25 @@ pub struct Inputs {
     pub facts: UnitFacts,
 }
 
+impl Inputs {
+    /// The plan that these inputs gave on the State just before the intent: what `audit` compares the intent with.
+    pub fn replay(&self, state: &State, config: &EngineConfig, id: &WorkloadId, target: &TargetName) -> Option<UnitPlan> {
+        let workload = state.workloads.get(id)?;
+        Some(plan_unit(&UnitContext {
+            state,
+            config,
+            id,
+            target,
+            workload,
+            unit: workload.units.get(target)?,
+            look: self.look.clone(),
+            away: self.away.as_ref(),
+            facts: &self.facts,
+            now: self.now,
+        }))
+    }
+}
+
 impl<'a> UnitContext<'a> {
     /// What the plan rests on beside State, for the intent: canonical JSON, from which a replay plans the same again.
     pub fn inputs(&self) -> Vec<u8> {

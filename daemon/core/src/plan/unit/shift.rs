@@ -12,9 +12,11 @@ use crate::plan::analysis::{Standing, standing};
 use crate::spec::{Analysis, AnalysisSource, share_of};
 use serde_json::json;
 
-/// Weights and holds that this attempt goes through; a way back goes straight to all.
+/// Weights and holds that this attempt goes through; a way back goes straight to all, and so does what has no old generation
+/// to share with: it was parked first, by a strategy that the manifest may have changed since.
 pub(super) fn steps(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec) -> Vec<(u32, Millis)> {
-    if is_way_back(c, attempt) {
+    let old = attempt.old.and_then(|old| c.look.as_ref()?.seen.generation(old));
+    if is_way_back(c, attempt) || old.is_some_and(is_parked) {
         return vec![(FULL_SHARE, 0)];
     }
     spec.strategy.steps().iter().map(|step| (step.weight, step.hold_ms)).collect()
@@ -74,21 +76,25 @@ pub(super) fn shift(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
 
 /// The wait for people's yes to this weight, if it is not there yet. What was proven here before needs none.
 fn approval(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, weight: u32) -> Option<UnitPlan> {
-    let wanted = spec.approval.as_ref().filter(|approval| approval.before.contains(&weight))?;
+    let wanted = spec.approval.as_ref()?;
     if attempt.heal || c.unit.has_proven(&attempt.release, &attempt.captured) {
         return None;
     }
     let request = c.workload.request.as_ref().filter(|request| request.id == attempt.request);
-    let given = request.map(|request| request.approvers(weight).len()).unwrap_or(0);
-    if given >= wanted.count as usize {
-        return None;
-    }
+    let given = |step: u32| request.map_or(0, |request| request.approvers(step).len());
+    // Whatever step it passes on its way has to be agreed to, also where the manifest's steps have changed since.
+    let mut passed = wanted
+        .before
+        .iter()
+        .filter(|step| **step > attempt.weight && **step <= weight);
+    let step = *passed.find(|step| given(**step) < wanted.count as usize)?;
     let text = format!(
-        "{given} of {} approvals before {}%; `holdfast approve {} --step {}%`",
+        "{} of {} approvals before {}%; `holdfast approve {} --step {}%`",
+        given(step),
         wanted.count,
-        percent(weight),
+        percent(step),
         c.id.name(),
-        percent(weight)
+        percent(step)
     );
     Some(c.look("approval", text, attempt.weight_t))
 }
