@@ -240,8 +240,14 @@ mod tests {
             secret("bytes", &[0xff; 8]),
             secret("big", &vec![b'x'; VALUE_MAX_BYTES + 1]),
             secret("good", b"good-value"),
+            SecretValue {
+                marker: String::new(),
+                marker_base64: String::new(),
+                value: b"without a marker".to_vec(),
+            },
         ])
         .unwrap();
+        assert_eq!(secrets.fill(b"no marker".to_vec(), 1_000).unwrap_or_default(), b"no marker");
         for (body, part) in [
             ("@@empty@@", "shorter"),
             ("@@short.base64@@", "shorter"),

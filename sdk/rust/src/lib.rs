@@ -91,7 +91,7 @@ pub use typed::{checked_config, config, template};
 /// Exports a type that implements [`Target`], and of the optional interfaces those that are named, and no other: what is
 /// not exported, the daemon knows not to ask for.
 ///
-/// ```ignore
+/// ```text
 /// export_target!(MyTarget);
 /// export_target!(MyTarget: jobs, telemetry);
 /// ```

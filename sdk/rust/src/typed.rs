@@ -9,7 +9,7 @@ fn problem(at: &str, error: serde_path_to_error::Error<serde_json::Error>) -> Pr
     let mut pointer = at.to_owned();
     for segment in error.path() {
         match segment {
-            Segment::Map { key } => pointer = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Map { key } => pointer = format!("{pointer}/{}", escaped(key)),
             Segment::Seq { index } => pointer = format!("{pointer}/{index}"),
             Segment::Enum { .. } | Segment::Unknown => {}
         }
@@ -18,7 +18,7 @@ fn problem(at: &str, error: serde_path_to_error::Error<serde_json::Error>) -> Pr
     // serde_json appends its own line and column, which are those of a text that nobody wrote.
     let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
     let unknown = message.split('`').nth(1).filter(|_| message.starts_with("unknown field"));
-    if let Some(field) = unknown.map(|field| field.replace('~', "~0").replace('/', "~1"))
+    if let Some(field) = unknown.map(escaped)
         && !pointer.ends_with(&format!("/{field}"))
     {
         pointer = format!("{pointer}/{field}");
@@ -28,6 +28,10 @@ fn problem(at: &str, error: serde_path_to_error::Error<serde_json::Error>) -> Pr
         message,
         hint: String::new(),
     }
+}
+
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// The target's config; for verbs other than `check`, where a problem is a fault.

@@ -350,6 +350,10 @@ fn endpoints_that_cannot_be() {
             "a client certificate comes in step 4",
         ),
         (
+            json!({ "url": "https://x", "client_cert": "c.pem" }),
+            "a client certificate comes in step 4",
+        ),
+        (
             json!({ "url": "https://x", "client_key": "k.pem" }),
             "a client certificate comes in step 4",
         ),
