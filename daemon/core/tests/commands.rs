@@ -15,11 +15,12 @@ fn approve(name: &str, email: &str, step: Option<u32>) -> CommandRequest {
 }
 
 fn rolling_entries(said: &Said) -> Vec<(&str, RolloutState)> {
-    let of = |body| match body {
-        &Body::Rollout(ref change) => Some((change.reason.as_str(), change.to)),
+    let all = said.entries.iter();
+    all.filter_map(|body| match body {
+        Body::Rollout(change) => Some((change.reason.as_str(), change.to)),
         _ => None,
-    };
-    said.entries.iter().filter_map(of).collect()
+    })
+    .collect()
 }
 
 #[test]

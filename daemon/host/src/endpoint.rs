@@ -231,6 +231,7 @@ impl Alias {
     }
 
     /// The Authorization header, and the texts that must never be seen in an answer.
+    #[allow(clippy::type_complexity, reason = "two parts of one answer")]
     fn credentials(&self) -> Result<(Option<Zeroizing<String>>, Vec<Zeroizing<String>>), SendFail> {
         let read = |file: &PathBuf| {
             // The path is the operator's business, not the plugin's.

@@ -17,11 +17,21 @@ impl Plugin {
     pub(crate) fn optional_types(&self, store: &mut Store<Guest>, instance: &Instance) -> wasmtime::Result<()> {
         for interface in &self.exports {
             match interface.as_str() {
-                "jobs" => drop(jobs::Jobs::new(&mut *store, instance)?),
-                "preview" => drop(preview::Preview::new(&mut *store, instance)?),
-                "capacity" => drop(capacity::Capacity::new(&mut *store, instance)?),
-                "telemetry" => drop(telemetry::Telemetry::new(&mut *store, instance)?),
-                "diagnosis" => drop(diagnosis::Diagnosis::new(&mut *store, instance)?),
+                "jobs" => {
+                    jobs::Jobs::new(&mut *store, instance)?;
+                }
+                "preview" => {
+                    preview::Preview::new(&mut *store, instance)?;
+                }
+                "capacity" => {
+                    capacity::Capacity::new(&mut *store, instance)?;
+                }
+                "telemetry" => {
+                    telemetry::Telemetry::new(&mut *store, instance)?;
+                }
+                "diagnosis" => {
+                    diagnosis::Diagnosis::new(&mut *store, instance)?;
+                }
                 // What is not asked for need not fit.
                 _ => {}
             }

@@ -191,11 +191,13 @@ impl Said {
 
     /// Commands that were written down.
     pub fn commands(&self) -> Vec<&holdfast_core::entry::Command> {
-        let body = |body| match body {
-            &Body::Command(ref command) => Some(command),
-            _ => None,
-        };
-        self.entries.iter().filter_map(body).collect()
+        self.entries
+            .iter()
+            .filter_map(|body| match body {
+                Body::Command(command) => Some(command),
+                _ => None,
+            })
+            .collect()
     }
 }
 
