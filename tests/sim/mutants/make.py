@@ -19,7 +19,7 @@ MUTANTS = {
     ],
     "reply-before-durable": [
         ("engine/events.rs", ".partition(|(seq, _, _)| *seq < self.durable);", ".partition(|(seq, _, _)| *seq < u64::MAX);"),
-        ("engine/command.rs", "                self.dirty.extend(request.workload);\n", "                self.dirty.extend(request.workload);\n                self.take_durable(self.durable);\n"),
+        ("engine/command.rs", "                let touched = self.touched(&request);\n", "                self.take_durable(self.durable);\n                let touched = self.touched(&request);\n"),
         ("engine/events.rs", "    fn take_durable(", "    pub(super) fn take_durable("),
     ],
     "fence-of-the-head": [
@@ -30,47 +30,66 @@ MUTANTS = {
     ],
     "quarantine-forgotten": [
         ("state.rs", "q.attempt >= attempt && q.values", "q.attempt > attempt && q.values"),
-        ("check.rs", "q.attempt >= attempt &&", "q.attempt > attempt &&"),
+        ("check.rs", "q.attempt >= attempt && (q.values.is_none() || q.values.as_ref() == Some(", "q.attempt > attempt && (q.values.is_none() || q.values.as_ref() == Some("),
+        ("check.rs", "q.attempt >= attempt && (q.values.is_none() || q.values.as_ref() == values)", "q.attempt > attempt && (q.values.is_none() || q.values.as_ref() == values)"),
     ],
     "snapshot-loses-faults": [
         ("state.rs", "    /// Faults in a row since the last verb that was done.\n", "    /// Faults in a row since the last verb that was done.\n    #[serde(skip)]\n"),
     ],
     "pin-moves": [
-        ("engine/events.rs", "        match state.pins.get(&reference) {\n", "        match state.pins.get(&reference).filter(|pin| pin.digest == resolved.digest) {\n"),
+        ("engine/events.rs", "        let known = state.pins.get(&reference);\n", "        let known = state.pins.get(&reference).filter(|pin| pin.digest == resolved.digest);\n"),
     ],
     "absence-not-proven": [
         ("engine/revision.rs", "            if unknown || !revision.absence_proven {\n", "            if unknown {\n"),
     ],
     "stale-look-accepted": [
-        ("plan/unit.rs", "observed.begun > self.unit.last_result;", "observed.begun + 3 > self.unit.last_result;"),
-        ("check.rs", "observed.begun <= c.unit.last_result {", "observed.begun + 3 <= c.unit.last_result {"),
+        ("plan/unit/mod.rs", "look.begun > self.unit.last_result;", "look.begun + 3 > self.unit.last_result;"),
+        ("check.rs", "look.begun <= c.unit.last_result {", "look.begun + 3 <= c.unit.last_result {"),
     ],
     "retires-while-it-has-traffic": [
-        ("plan/unit.rs", "            PhaseName::Retiring => retire(c, attempt),\n", "            PhaseName::Retiring | PhaseName::Baking => retire(c, attempt),\n"),
+        ("plan/unit/mod.rs", "            PhaseName::Retiring => forward::retire(c, attempt),\n", "            PhaseName::Retiring | PhaseName::Baking => forward::retire(c, attempt),\n"),
         ("check.rs", "    let replaced = c.unit.phase == PhaseName::Retiring\n", "    let replaced = true\n"),
     ],
     "quarantine-in-a-later-batch": [
-        ("plan/unit.rs", "    plan.records.push(Draft::following(c.on(), Body::Quarantine(quarantine)));\n", "    let _ = quarantine;\n"),
-        ("check.rs", "    if ends_bad && !quarantines {\n", "    if ends_bad && !quarantines && false {\n"),
+        ("plan/unit/back.rs", "    plan.records.push(Draft::following(c.on(), Body::Quarantine(quarantine)));\n", "    let _ = quarantine;\n"),
+        ("check.rs", "            } if !quarantines => return Err(Violation::VerdictAlone),\n            AttemptChange::Phase {\n                to: PhaseName::Leaving", "            } if false => return Err(Violation::VerdictAlone),\n            AttemptChange::Phase {\n                to: PhaseName::Leaving"),
     ],
     "weight-before-proven": [
-        ("plan/unit.rs", "            if c.now >= stable_at {\n", "            if true {\n"),
+        ("plan/unit/forward.rs", "    if c.now < stable_at || c.looked_t() < stable_at {\n", "    if c.now < healthy_since {\n"),
     ],
     "skips-the-hold": [
-        ("plan/unit.rs", "    let until = attempt.weight_t + hold_ms;\n", "    let until = attempt.weight_t + hold_ms / 2;\n"),
+        ("plan/unit/shift.rs", "    let until = attempt.weight_t + hold_ms;\n", "    let until = attempt.weight_t + hold_ms / 2;\n"),
     ],
     "admits-the-quarantined": [
-        ("plan/rollout.rs", "        if c.workload.quarantined(&request.release, &captured, request.attempt).is_some() {\n            continue;\n        }\n", ""),
+        (
+            "plan/rollout.rs",
+            "        if c.workload.quarantined(&request.release, &values, request.attempt).is_some() {\n            continue;\n        }\n",
+            "",
+        ),
+        (
+            "plan/rollout.rs",
+            "has_failed(c, target, request) || is_kept_out(c, target, spec, request))",
+            "has_failed(c, target, request) || false && is_kept_out(c, target, spec, request))",
+        ),
     ],
     "outage-is-bad": [
         (
-            "plan/unit.rs",
-            "Some(turn_back(c, AttemptOutcome::CouldNotTry, \"unmeasured\", message)),",
-            "Some(condemn(c, attempt, &about, \"unmeasured\", message, json!({}))),",
+            "plan/unit/shift.rs",
+            "let plan = turn_back(c, AttemptOutcome::CouldNotTry, \"unmeasured\", message);",
+            "let plan = condemn(c, attempt, &about, \"unmeasured\", message, json!({}));",
         ),
     ],
     "could-not-try-is-bad": [
-        ("plan/unit.rs", "        FaultClass::Failed => Some(condemn(", "        FaultClass::Failed | FaultClass::Unavailable => Some(condemn("),
+        ("plan/unit/back.rs", "        FaultClass::Failed => Some(condemn(", "        FaultClass::Failed | FaultClass::Unavailable => Some(condemn("),
+    ],
+    "inputs-not-written": [
+        ("plan/unit/mod.rs", "            look: self.look.clone(),\n            away: self.away.cloned(),", "            look: None,\n            away: self.away.cloned(),"),
+    ],
+    "extra-of-another-writer-retired": [
+        ("plan/unit/drift.rs", "    let is_ours = number < c.unit.next_generation;\n", "    let is_ours = true;\n"),
+    ],
+    "way-back-for-everybody": [
+        ("plan/unit/mod.rs", "    attempt.old.is_none() || attempt.heal ||", "    attempt.old.is_none() || true ||"),
     ],
 }
 
