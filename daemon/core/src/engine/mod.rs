@@ -17,6 +17,7 @@ use crate::check::{Violation, check_rollout_plan, check_unit_plan};
 use crate::config::EngineConfig;
 use crate::entry::*;
 use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, WorkloadId, deploy_id};
+use crate::manifest::Places;
 use crate::plan::facts::{Answers, Diff, PullFacts, Room, Samples, TagsFacts, TargetFacts, UnitFacts};
 use crate::plan::rollout::{PinFacts, RolloutContext, plan_rollout};
 use crate::plan::unit::{IDLE_LOOK_MS, UnitContext, plan_unit};
@@ -197,6 +198,7 @@ pub struct Engine {
     targets: BTreeMap<TargetName, TargetFacts>,
     units: BTreeMap<WorkloadId, BTreeMap<TargetName, UnitFacts>>,
     pins: BTreeMap<WorkloadId, BTreeMap<String, PinFacts>>,
+    places: Places,
     tags: BTreeMap<WorkloadId, BTreeMap<String, TagsFacts>>,
     pullable: BTreeMap<WorkloadId, PullFacts>,
     /// Images blob to the digests in it.
@@ -250,6 +252,7 @@ impl Engine {
             targets: BTreeMap::new(),
             units: BTreeMap::new(),
             pins: BTreeMap::new(),
+            places: Places::default(),
             tags: BTreeMap::new(),
             pullable: BTreeMap::new(),
             images: BTreeMap::new(),
@@ -355,6 +358,7 @@ impl Engine {
             pins,
             tags,
             pullable: self.pullable.get(id),
+            places: &self.places,
             now: self.now.t,
         };
         plan_rollout(&context)

@@ -1,6 +1,7 @@
 //! A revision of the desired state, turned into entries: what changed, what is gone, what cannot be known.
 
 use super::*;
+use crate::manifest::Places;
 use crate::spec::{TargetSpec, WorkloadSpec};
 
 /// People of one revision that are written down; more than that is no review.
@@ -30,6 +31,7 @@ pub struct Revision {
     /// Every file in scope parsed: what is not named is gone.
     pub absence_proven: bool,
     pub problems: Vec<SourceProblem>,
+    pub places: Places,
     /// Contents that the specs name.
     pub blobs: Vec<(Digest, Vec<u8>)>,
 }
@@ -43,6 +45,7 @@ impl Engine {
             }
             return;
         }
+        self.places = std::mem::take(&mut revision.places);
         self.keep_target_identity(&mut revision);
         let changes = self.spec_changes(&revision);
         // A rewrite that was taken back is over only when the ledger says so.

@@ -153,7 +153,8 @@ fn ask_targets(
                     } else {
                         format!(" ({})", problem.hint)
                     };
-                    format!("{target}: {}: {}{hint}", problem.at, problem.message)
+                    let place = c.places.suffix_of_check(c.id, target, &problem.at);
+                    format!("{target}: {}: {}{hint}{place}", problem.at, problem.message)
                 }));
                 problems.extend(unable(spec, &report.abilities).map(|problem| format!("{target}: {problem}")));
             }

@@ -10,8 +10,9 @@ use crate::config::EngineConfig;
 use crate::engine::Resolved;
 use crate::entry::*;
 use crate::ids::{Digest, Millis, ReleaseId, Seq, TargetName, WorkloadId};
+use crate::manifest::Places;
 use crate::release::Release;
-use crate::spec::{OnHalt, TargetSpec, WorkloadSpec};
+use crate::spec::{ArtifactSpec, OnHalt, TargetSpec, WorkloadSpec};
 use crate::state::{Claim, PinState, Request, State, UnitState, WorkloadState};
 use crate::target::{Abilities, PluginRef};
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ pub struct RolloutContext<'a> {
     pub pins: &'a BTreeMap<String, PinFacts>,
     pub tags: &'a BTreeMap<String, TagsFacts>,
     pub pullable: Option<&'a PullFacts>,
+    pub places: &'a Places,
     pub now: Millis,
 }
 
@@ -206,10 +208,20 @@ fn repins(c: &RolloutContext) -> RolloutPlan {
     plan
 }
 
+/// Where the manifest names it.
+fn written_at(c: &RolloutContext, reference: &str) -> String {
+    let mut artifacts = c.workload.spec.iter().flat_map(|spec| &spec.artifacts);
+    let names = |from: &ArtifactSpec| matches!(from, ArtifactSpec::Reference(text) if text == reference);
+    match artifacts.find(|(_, from)| names(from)) {
+        Some((name, _)) => c.places.suffix(c.id, &format!("/artifacts/{name}")),
+        None => String::new(),
+    }
+}
+
 pub(super) fn ask_pin(c: &RolloutContext, reference: &str, plan: &mut RolloutPlan) {
     let facts = c.pins.get(reference).cloned().unwrap_or_default();
     let message = match &facts.failure {
-        Some(failure) => format!("{reference} cannot be resolved: {failure}"),
+        Some(failure) => format!("{reference} cannot be resolved: {failure}{}", written_at(c, reference)),
         None => format!("resolving {reference}"),
     };
     let again_at = facts.failure.is_some().then_some(facts.again_at).filter(|at| *at > c.now);
