@@ -6,15 +6,14 @@ mod target;
 mod unit;
 mod workload;
 
-pub use target::{Claim, TargetState};
+pub use target::{Claim, KnownTarget, TargetState};
 pub use unit::{AttemptState, DriftState, GenState, LastAttempt, OpenIntent, UnitState};
 pub use workload::{
     ApprovalState, JobOutcome, JobState, PinState, QuarantineState, ReleaseState, Request, SelectionState, WorkloadState, job_key,
 };
 
-use crate::entry::{Presence, SourceProblem};
+use crate::entry::SourceProblem;
 use crate::ids::{Digest, Millis, Seq, TargetName, WorkloadId, fence};
-use crate::spec::TargetSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,21 +78,25 @@ impl State {
         self.workloads.get(workload)?.units.get(target)
     }
 
-    /// Target present, not removed from Git.
-    pub fn target_spec(&self, name: &str) -> Option<&TargetSpec> {
-        self.targets
-            .get(name)
-            .filter(|target| target.presence != Some(Presence::Absent))?
-            .spec
-            .as_ref()
+    pub fn target_spec(&self, name: &str) -> Option<&KnownTarget> {
+        self.targets.get(name)?.present()
     }
 
     /// Targets that the workload's manifest places it on, in name order.
-    pub fn placed<'a>(&'a self, workload: &'a WorkloadState) -> impl Iterator<Item = (&'a TargetName, &'a TargetSpec)> {
-        let spec = workload.spec.as_ref().filter(|_| workload.presence != Some(Presence::Absent));
-        self.targets.keys().filter_map(move |name| {
-            let target = self.target_spec(name)?;
-            spec?.placement.includes(name, &target.labels).then_some((name, target))
+    pub fn placed<'a>(&'a self, workload: &'a WorkloadState) -> impl Iterator<Item = (&'a TargetName, &'a KnownTarget)> {
+        let placement = workload.placement();
+        self.targets.iter().filter_map(move |(name, target)| {
+            let target = target.present()?;
+            placement?.includes(name, &target.labels).then_some((name, target))
         })
+    }
+
+    /// Whether the workload's manifest places it on this target.
+    pub fn is_placed(&self, workload: &WorkloadState, target: &str) -> bool {
+        let spec = self.target_spec(target);
+        workload
+            .placement()
+            .zip(spec)
+            .is_some_and(|(placement, spec)| placement.includes(target, &spec.labels))
     }
 }

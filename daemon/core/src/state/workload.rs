@@ -3,7 +3,7 @@
 use super::{Frozen, UnitState};
 use crate::entry::{Presence, RolloutState};
 use crate::ids::{Digest, Millis, ReleaseId, Seq, TargetName};
-use crate::spec::{ArtifactSpec, JobRef, JobScope, Selector, WorkloadSpec};
+use crate::spec::{ArtifactSpec, JobRef, JobScope, Placement, Selector, WorkloadSpec};
 use crate::target::Hook;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +44,12 @@ pub struct WorkloadState {
 }
 
 impl WorkloadState {
+    /// Where its manifest wants it, unless it was removed from Git.
+    pub fn placement(&self) -> Option<&Placement> {
+        let spec = self.spec.as_ref().filter(|_| self.presence != Some(Presence::Absent))?;
+        Some(&spec.placement)
+    }
+
     /// Whether a release must stay out of a target with these captured values.
     pub fn quarantined(&self, release: &ReleaseId, captured: &Digest, attempt: u32) -> Option<&QuarantineState> {
         self.quarantine

@@ -112,7 +112,7 @@ impl State {
                 target.presence = Some(*presence);
                 target.seq = entry.seq;
                 if let Some(content) = content {
-                    target.spec = Some(content.clone());
+                    target.spec = Some(content.clone().into());
                 }
             }
             _ => {}
