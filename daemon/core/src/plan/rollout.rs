@@ -12,8 +12,8 @@ use crate::entry::*;
 use crate::ids::{Digest, Millis, ReleaseId, Seq, TargetName, WorkloadId};
 use crate::manifest::Places;
 use crate::release::Release;
-use crate::spec::{ArtifactSpec, OnHalt, TargetSpec, WorkloadSpec};
-use crate::state::{Claim, PinState, Request, State, UnitState, WorkloadState};
+use crate::spec::{ArtifactSpec, OnHalt, WorkloadSpec};
+use crate::state::{Claim, KnownTarget, PinState, Request, State, UnitState, WorkloadState};
 use crate::target::{Abilities, PluginRef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,14 +48,6 @@ pub struct RolloutContext<'a> {
     pub pullable: Option<&'a PullFacts>,
     pub places: &'a Places,
     pub now: Millis,
-}
-
-/// A target's `config` and `values` as a launch captures them.
-pub fn captured(spec: &TargetSpec) -> (Digest, Vec<u8>) {
-    let value = serde_json::json!({ "config": spec.config, "values": spec.values });
-    // Canonical form of a JSON value cannot fail; an empty body would only make a different hash.
-    let bytes = serde_json_canonicalizer::to_vec(&value).unwrap_or_default();
-    (Digest::of(&bytes), bytes)
 }
 
 /// The identity of a pre-flight's answer.
@@ -252,7 +244,7 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
         RolloutState::Aborting => return go_back(c, request),
         RolloutState::Rolling | RolloutState::Holding | RolloutState::Halted => {}
     }
-    let placed: Vec<(&TargetName, &TargetSpec)> = c.state.placed(c.workload).collect();
+    let placed: Vec<(&TargetName, &KnownTarget)> = c.state.placed(c.workload).collect();
     let total = u32::try_from(placed.len()).unwrap_or(u32::MAX);
     let failed: Vec<&TargetName> = placed
         .iter()
@@ -315,7 +307,7 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
             .workload
             .units
             .get(*target)
-            .is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, &captured(target_spec).0));
+            .is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, target_spec.captured()));
         done || failed.contains(target) || (may_lag && is_lagging(c, spec, target, request))
     });
     if !through {
@@ -323,7 +315,7 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
             .iter()
             .filter(|(target, spec)| {
                 let unit = c.workload.units.get(*target);
-                !unit.is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, &captured(spec).0))
+                !unit.is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, spec.captured()))
             })
             .map(|(target, _)| target.as_str())
             .take(5)
@@ -446,11 +438,11 @@ fn has_failed(c: &RolloutContext, target: &TargetName, request: &Request) -> boo
 }
 
 /// It neither runs there nor may it be tried: going on after a halt does not change that.
-fn is_kept_out(c: &RolloutContext, target: &TargetName, spec: &TargetSpec, request: &Request) -> bool {
-    let values = captured(spec).0;
+fn is_kept_out(c: &RolloutContext, target: &TargetName, spec: &KnownTarget, request: &Request) -> bool {
+    let values = spec.captured();
     let unit = c.workload.units.get(target);
-    let idle = unit.is_none_or(|unit| unit.attempt.is_none() && !runs(unit, &request.release, &values));
-    idle && c.workload.quarantined(&request.release, &values, request.attempt).is_some()
+    let idle = unit.is_none_or(|unit| unit.attempt.is_none() && !runs(unit, &request.release, values));
+    idle && c.workload.quarantined(&request.release, values, request.attempt).is_some()
 }
 
 fn failed_since(last: &crate::state::LastAttempt, request: &Request) -> bool {
@@ -480,24 +472,24 @@ pub fn runs(unit: &UnitState, release: &ReleaseId, captured: &Digest) -> bool {
 }
 
 /// Units that do not run the request's release begin an attempt, unless something holds them.
-fn admit(c: &RolloutContext, request: &Request, members: &[(&TargetName, &TargetSpec)]) -> RolloutPlan {
+fn admit(c: &RolloutContext, request: &Request, members: &[(&TargetName, &KnownTarget)]) -> RolloutPlan {
     let mut plan = RolloutPlan::default();
     for (target, spec) in members {
         let unit = c.workload.units.get(*target);
-        let (values, bytes) = captured(spec);
+        let values = spec.captured();
         let is_busy = unit.is_some_and(|unit| {
             unit.attempt.is_some()
                 || unit.intent.is_some()
                 || unit.phase == PhaseName::Leaving
-                || runs(unit, &request.release, &values)
+                || runs(unit, &request.release, values)
         });
         if is_busy || has_failed(c, target, request) {
             continue;
         }
-        if c.workload.quarantined(&request.release, &values, request.attempt).is_some() {
+        if c.workload.quarantined(&request.release, values, request.attempt).is_some() {
             continue;
         }
-        begin(c, &mut plan, target, spec, &request.release, request, (values, bytes));
+        begin(c, &mut plan, target, spec, &request.release, request);
     }
     plan
 }
@@ -507,11 +499,11 @@ fn begin(
     c: &RolloutContext,
     plan: &mut RolloutPlan,
     target: &TargetName,
-    spec: &TargetSpec,
+    spec: &KnownTarget,
     release: &ReleaseId,
     request: &Request,
-    (values, bytes): (Digest, Vec<u8>),
 ) {
+    let values = spec.captured();
     let since = request.since;
     let mut wait = |on: &str, message: String| {
         plan.waiting = Some(Waiting {
@@ -539,13 +531,13 @@ fn begin(
     let unit = c.workload.units.get(target);
     let same = |number: &&u32| {
         let state = unit.and_then(|unit| unit.generations.get(number));
-        state.is_some_and(|state| state.release == *release && state.captured == values)
+        state.is_some_and(|state| state.release == *release && state.captured == *values)
     };
     // A parked generation of the very same content comes back: neither registry nor Git is needed.
     let parked = unit.and_then(|unit| unit.parked.iter().rev().find(same).copied());
     let abilities: Option<Abilities> = match parked.and_then(|number| unit?.generations.get(&number)?.abilities.clone()) {
         Some(abilities) => Some(abilities),
-        None => match preflight::abilities(c, target, release, &values, &plugin) {
+        None => match preflight::abilities(c, target, release, values, &plugin) {
             Ok(abilities) => Some(abilities),
             Err(asking) => {
                 plan.asks.extend(asking.asks);
@@ -578,7 +570,7 @@ fn begin(
     draft.blobs.insert("target".into(), values.clone());
     draft.blobs.insert("release".into(), release.blob());
     plan.records.push(draft);
-    plan.blobs.push((values, bytes));
+    plan.blobs.push((values.clone(), spec.captured_bytes()));
 }
 
 /// After the rollout ended well: a new target, or one whose values or config changed, gets the same release through it once
@@ -587,16 +579,16 @@ fn catch_up(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollo
     if request.paused || held_back(c, spec).is_some() {
         return RolloutPlan::default();
     }
-    let placed: Vec<(&TargetName, &TargetSpec)> = c.state.placed(c.workload).collect();
-    let is_late = |target: &TargetName, target_spec: &TargetSpec| {
+    let placed: Vec<(&TargetName, &KnownTarget)> = c.state.placed(c.workload).collect();
+    let is_late = |target: &TargetName, target_spec: &KnownTarget| {
         let unit = c.workload.units.get(target);
-        let values = captured(target_spec).0;
+        let values = target_spec.captured();
         let failed = unit
             .and_then(|unit| unit.last.as_ref())
-            .is_some_and(|last| failed_since(last, request) && last.captured == values);
-        !failed && !unit.is_some_and(|unit| unit.attempt.is_some() || runs(unit, &request.release, &values))
+            .is_some_and(|last| failed_since(last, request) && last.captured == *values);
+        !failed && !unit.is_some_and(|unit| unit.attempt.is_some() || runs(unit, &request.release, values))
     };
-    let late: Vec<(&TargetName, &TargetSpec)> = placed.into_iter().filter(|(name, spec)| is_late(name, spec)).collect();
+    let late: Vec<(&TargetName, &KnownTarget)> = placed.into_iter().filter(|(name, spec)| is_late(name, spec)).collect();
     let (laggards, changed): (Vec<_>, Vec<_>) = late.into_iter().partition(|(target, _)| is_behind(c, target, request));
     if !changed.is_empty() {
         let mut draft = change(
@@ -639,9 +631,9 @@ fn admit_new(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Roll
         let is_new = unit.is_none_or(|unit| {
             unit.current.is_none() && unit.attempt.is_none() && unit.intent.is_none() && unit.phase == PhaseName::Absent
         });
-        let values = captured(target_spec);
-        if is_new && !has_failed(c, target, request) && c.workload.quarantined(release, &values.0, request.attempt).is_none() {
-            begin(c, &mut plan, target, target_spec, release, request, values);
+        let values = target_spec.captured();
+        if is_new && !has_failed(c, target, request) && c.workload.quarantined(release, values, request.attempt).is_none() {
+            begin(c, &mut plan, target, target_spec, release, request);
         }
     }
     plan
