@@ -210,6 +210,8 @@ pub struct Engine {
     dependents: BTreeMap<String, BTreeSet<WorkloadId>>,
     no_facts: UnitFacts,
     durable: Seq,
+    /// Size of the ledger when this run began.
+    size_at_boot: Seq,
     held_calls: BTreeMap<Seq, Call>,
     held_replies: Vec<(Seq, Token, CommandReply)>,
     entries: Vec<Entry>,
@@ -282,6 +284,7 @@ impl Engine {
             dependents: BTreeMap::new(),
             no_facts: UnitFacts::default(),
             durable,
+            size_at_boot: durable,
             held_calls: BTreeMap::new(),
             held_replies: Vec::new(),
             entries: Vec::new(),
@@ -421,7 +424,8 @@ impl Engine {
         let mut draft = Draft::new(on, because.into_iter().collect(), Body::Intent(intent));
         draft.blobs.insert("inputs".into(), observed.clone());
         self.blobs.insert(observed, inputs);
-        self.append(draft, By::daemon());
+        let seq = self.append(draft, By::daemon());
+        self.targets.entry(target.clone()).or_default().intended = Some(seq);
         let now = self.now.t;
         let call = &mut self.unit_facts_mut(id, target).call;
         if matches!(verb, Verb::Route { .. }) {

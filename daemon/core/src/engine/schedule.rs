@@ -292,6 +292,7 @@ impl Engine {
             self.schedule.looks.pop_first();
             if let Some(facts) = self.targets.get_mut(&target) {
                 facts.asked = true;
+                facts.asked_t = self.now.t;
                 facts.next_look = None;
             }
             self.ask(Ask::Observe {

@@ -19,11 +19,18 @@ impl Oracle {
             return Ok(());
         };
         let candidate = unit.attempt.as_ref().map(|attempt| attempt.generation);
+        // Where nothing can be there without traffic, it is judged while it serves.
+        let made_by_route = unit
+            .attempt
+            .as_ref()
+            .filter(|attempt| !attempt.can.staged && unit.phase == Some(PhaseName::Launching))
+            .map(|attempt| attempt.generation);
         match &intent.verb {
             Verb::Route { shares, .. } => {
                 for share in shares.iter().filter(|share| share.live > 0) {
                     let known = unit.generations.get(&share.number);
-                    if !known.is_some_and(|generation| generation.healthy) {
+                    let judged_later = made_by_route == Some(share.number);
+                    if !judged_later && !known.is_some_and(|generation| generation.healthy) {
                         return Err(format!(
                             "invariant 3: generation {} gets traffic before it is proven",
                             share.number
@@ -54,9 +61,8 @@ impl Oracle {
                 Ok(())
             }
             Verb::Scale { generation, size: 0 } => {
-                let recreates = self
-                    .strategy(id)
-                    .is_some_and(|strategy| matches!(strategy, Strategy::Recreate { .. }));
+                let no_overlap = unit.attempt.as_ref().is_some_and(|attempt| !attempt.can.overlap);
+                let recreates = no_overlap || matches!(self.strategy(id), Some(Strategy::Recreate { .. }));
                 let proven = candidate
                     .and_then(|number| unit.generations.get(&number))
                     .is_some_and(|one| one.healthy);
@@ -138,7 +144,10 @@ impl Oracle {
         let unit = self.facts.unit(&call.workload, &call.target);
         let phase = unit.and_then(|unit| unit.phase);
         let leaving = phase == Some(PhaseName::Leaving);
+        // The manifest of the time when it was decided may have said recreate.
+        let amended = self.facts.workloads.get(&call.workload).is_some_and(|workload| workload.spec_seq > call.intent);
         let recreates = matches!(self.strategy(&call.workload), Some(Strategy::Recreate { .. }))
+            || amended
             || !before.abilities.overlap
             || !before.abilities.seamless;
         // Where a ready instance is live at once, the first attempt of all may have to be taken back.
