@@ -7,7 +7,7 @@ use crate::plan::unit::UnitContext;
 use crate::plan::{Draft, RolloutPlan, UnitPlan};
 use crate::spec::Strategy;
 use crate::state::{AttemptState, Claim, JobOutcome, State, WorkloadState};
-use crate::target::{Abilities, GenPhase, GenerationState, Hook, Routing, Share, Verb};
+use crate::target::{Abilities, FaultClass, GenPhase, GenerationState, Hook, Routing, Share, Verb};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
@@ -338,10 +338,12 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
         return Err(wrong());
     }
     if sum == 0 {
-        // Nobody serves: only on the way back of what cannot be there twice, or where the old generation is gone.
+        // Nobody serves: only on the way back of what cannot be there twice, or where the old generation is gone, or has no
+        // instance and no room for one.
         let old = c.unit.attempt.as_ref().and_then(|attempt| attempt.old);
         let old_is_there = there.iter().any(|state| Some(state.number) == old);
-        return if c.unit.phase == PhaseName::Undoing && (!can.overlap || !old_is_there) {
+        let old_has_no_room = is_without_room(c, there);
+        return if c.unit.phase == PhaseName::Undoing && (!can.overlap || !old_is_there || old_has_no_room) {
             Ok(())
         } else {
             Err(wrong())
@@ -397,6 +399,13 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
         .iter()
         .find(|share| share.live > 0 && share.number != attempt.generation && Some(share.number) != attempt.old);
     others.map_or(Ok(()), |share| Err(Violation::WrongWayBack(share.number)))
+}
+
+/// The old generation has no ready instance, and the target refused it room for one.
+fn is_without_room(c: &UnitContext, there: &[GenerationState]) -> bool {
+    let old = c.unit.attempt.as_ref().and_then(|attempt| attempt.old);
+    let serves = there.iter().any(|state| Some(state.number) == old && state.ready > 0);
+    !serves && matches!(c.unit.last_fault, Some((FaultClass::Exhausted, _)))
 }
 
 /// Enough different people said yes to this weight, where the manifest wants it for a release that is new here.
@@ -461,7 +470,7 @@ fn check_retire(c: &UnitContext, number: GenNumber, last: bool) -> Result<(), Vi
         let back_serves = attempt.old.is_none_or(|old| share(c, old) == FULL_SHARE)
             || can.routing == Routing::Fixed
             || !old_is_there
-            || (!can.overlap && share(c, number) == 0);
+            || (share(c, number) == 0 && (!can.overlap || is_without_room(c, there)));
         if share(c, number) > 0 && old_is_there {
             return Err(Violation::RetireLive(number));
         }
@@ -572,7 +581,7 @@ fn check_rollout_change(
             let total = u32::try_from(on.len()).unwrap_or(u32::MAX);
             let allowed =
                 spec.placement.max_failed.down(total) as usize + lagging.min(spec.placement.max_lagging.down(total) as usize);
-            if on.is_empty() || missing.len() > allowed {
+            if missing.len() == on.len() || missing.len() > allowed {
                 return Err(Violation::NotDone(missing.len()));
             }
             Ok(())

@@ -257,6 +257,7 @@ impl Case {
             workload,
             unit: &workload.units["t"],
             look: Some(Look {
+                asked_t: 0,
                 begun: self.begun,
                 t: 1,
                 seen: Arc::new(self.seen.clone()),

@@ -122,7 +122,7 @@ impl World {
             let only_if = Precondition {
                 rollout: Some(request.id),
                 release: Some(request.release.to_string()),
-                step: Some(step),
+                step: None,
             };
             if let Some(yes) = wish(json!({ "command": "approve", "step": step })) {
                 self.say(daemon, who, Some(id.clone()), None, only_if, yes);

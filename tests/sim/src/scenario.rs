@@ -126,13 +126,20 @@ fn place(random: &mut Random, n: u64) -> Place {
     let sizing = *random
         .pick(&[Sizing::Unsized, Sizing::Planned, Sizing::Planned])
         .unwrap_or(&Sizing::Planned);
+    let staged = !(random.chance(8) && has(Feature::Unstaged));
+    let (routing, sizing) = match (staged, routing) {
+        (true, _) => (routing, sizing),
+        // One document: there is nothing to count, and nothing is live without it.
+        (false, Routing::Fixed) => (Routing::Single, Sizing::Unsized),
+        (false, _) => (routing, Sizing::Unsized),
+    };
     let abilities = Abilities {
         routing,
         most_live: *random.pick(&[2, 2, 5, 100]).unwrap_or(&2),
         finest_share: *random.pick(&[1, 1, 100, 500, 1_000]).unwrap_or(&1),
         sizing,
         overlap: random.chance(85),
-        staged: !(random.chance(8) && has(Feature::Unstaged)),
+        staged,
         seamless: random.chance(85),
         guarded: fencing == Fencing::Strong,
         probed: random.chance(95),
@@ -175,7 +182,7 @@ pub fn strategy(random: &mut Random, places: &BTreeMap<String, Place>) -> Strate
     if all(&|can| can.overlap && can.routing != Routing::Fixed) {
         able.push(Strategy::BlueGreen { bake_ms });
     }
-    if all(&|can| can.overlap && can.routing == Routing::Weighted) {
+    if all(&|can| can.overlap && can.routing == Routing::Weighted && can.staged) {
         able.push(Strategy::Canary {
             steps: canary.clone(),
             bake_ms,
@@ -189,7 +196,7 @@ pub fn strategy(random: &mut Random, places: &BTreeMap<String, Place>) -> Strate
             bake_ms,
         });
     }
-    if has(Feature::Recreate) && all(&|can| can.staged) {
+    if has(Feature::Recreate) {
         able.push(Strategy::Recreate { bake_ms });
     }
     random.pick(&able).cloned().unwrap_or(if has(Feature::Recreate) {

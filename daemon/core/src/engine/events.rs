@@ -66,7 +66,7 @@ impl Engine {
                 failure,
                 asked,
             } => {
-                self.asked.remove(&(3, workload.to_string(), target.clone()));
+                self.asked.remove(&of_generation(3, &workload, &target, generation));
                 let failure = failure.map(|failure| clip(&failure, MESSAGE_MAX_BYTES));
                 let probe = Probe {
                     generation,
@@ -90,7 +90,7 @@ impl Engine {
                 generation,
                 room,
             } => {
-                self.asked.remove(&(6, workload.to_string(), target.clone()));
+                self.asked.remove(&of_generation(6, &workload, &target, generation));
                 // A target that fails to tell is tried, as one that cannot tell.
                 let room = Room {
                     generation,
@@ -358,8 +358,8 @@ impl Engine {
                 let returned = facts.failures > 0;
                 facts.failures = 0;
                 facts.last_failure = None;
-                facts.looked = Some((begun, now));
-                let (owner, high_fence) = (page.owner.clone(), page.high_fence);
+                facts.looked = Some((begun, facts.asked_t, now));
+                let (owner, high_fence) = (page.owner.clone(), highest_fence(&page));
                 let before = std::mem::replace(&mut facts.seen, Seen::by_workload(page));
                 self.look_done(&target, now + IDLE_LOOK_MS);
                 if known {
@@ -418,7 +418,7 @@ impl Engine {
             .unwrap_or_default();
         let seen = match owner {
             Some(owner) if owner != self.state.owner => Claim::Conflict(owner),
-            _ if high_fence >= self.state.fence(self.state.size) => Claim::Ahead(high_fence),
+            _ if self.is_not_ours(target, high_fence) => Claim::Ahead(high_fence),
             _ => Claim::Ours,
         };
         // Once seen, an old copy stays one until an operator opens a new epoch: its own growth proves nothing.
@@ -430,6 +430,12 @@ impl Engine {
             Claim::Ahead(fence) => Some(TargetChange::Ahead { fence }),
             Claim::Ours | Claim::Unseen => Some(TargetChange::Claimed),
         }
+    }
+
+    /// A fence that this ledger did not have when this run began, and that no intent of this run has on that target.
+    fn is_not_ours(&self, target: &str, fence: u64) -> bool {
+        let intended = self.targets.get(target).and_then(|facts| facts.intended);
+        fence >= self.state.fence(self.size_at_boot.max(intended.map_or(0, |seq| seq + 1)))
     }
 
     fn target_entry(&mut self, target: &TargetName, change: TargetChange) {
@@ -548,7 +554,7 @@ impl Engine {
         generation: GenNumber,
         changes: Result<Vec<Change>, Fault>,
     ) {
-        self.asked.remove(&(7, workload.to_string(), target.clone()));
+        self.asked.remove(&of_generation(7, &workload, &target, generation));
         let look = self.targets.get(&target).and_then(|facts| facts.look(workload.as_str()));
         let fingerprint = look
             .and_then(|look| Some(look.seen.generation(generation)?.fingerprint.clone()))
@@ -609,7 +615,7 @@ impl Engine {
         generation: GenNumber,
         excerpts: Result<Vec<Excerpt>, Fault>,
     ) {
-        self.asked.remove(&(5, workload.to_string(), target.clone()));
+        self.asked.remove(&of_generation(5, &workload, &target, generation));
         self.schedule.mark_unit(&workload, &target);
         let Some(attempt) = self.state.unit(&workload, &target).and_then(|unit| unit.attempt.as_ref()) else {
             return;
@@ -717,7 +723,7 @@ impl Engine {
             fence: Some(fence),
             ..
         }) = &fault
-            && *fence >= self.state.fence(self.state.size)
+            && self.is_not_ours(&target, *fence)
         {
             let fence = *fence;
             self.target_entry(&target, TargetChange::Ahead { fence });
@@ -744,6 +750,12 @@ impl Engine {
         self.unit_facts_mut(&workload, &target).short_since = None;
         self.set_look(&target, now);
     }
+}
+
+fn highest_fence(page: &Page) -> u64 {
+    let of_generations = page.generations.iter().map(|generation| generation.fence);
+    let of_routes = page.routes.iter().map(|route| route.fence);
+    of_generations.chain(of_routes).fold(page.high_fence, u64::max)
 }
 
 /// The first `max` bytes, at a character's edge, with a mark where something was cut.

@@ -212,6 +212,8 @@ pub struct Engine {
     dependents: BTreeMap<String, BTreeSet<WorkloadId>>,
     no_facts: UnitFacts,
     durable: Seq,
+    /// Size of the ledger when this run began.
+    size_at_boot: Seq,
     held_calls: BTreeMap<Seq, Call>,
     held_replies: Vec<(Seq, Token, CommandReply)>,
     entries: Vec<Entry>,
@@ -223,6 +225,11 @@ pub struct Engine {
 /// What is being asked, so that nothing is asked twice at once.
 type AskKey = (u8, String, String);
 
+/// A question about one generation: one that hangs does not keep another generation's from being asked.
+fn of_generation(kind: u8, workload: &WorkloadId, target: &str, generation: GenNumber) -> AskKey {
+    (kind, workload.to_string(), format!("{target} {generation}"))
+}
+
 fn ask_key(ask: &Ask) -> AskKey {
     match ask {
         Ask::Observe { target, .. } => (0, String::new(), target.clone()),
@@ -230,11 +237,28 @@ fn ask_key(ask: &Ask) -> AskKey {
         Ask::Check { workload, target, .. } | Ask::CheckRelease { workload, target, .. } => {
             (2, workload.to_string(), target.clone())
         }
-        Ask::Probe { workload, target, .. } => (3, workload.to_string(), target.clone()),
         Ask::Measure { workload, target, .. } => (4, workload.to_string(), target.clone()),
-        Ask::Explain { workload, target, .. } => (5, workload.to_string(), target.clone()),
-        Ask::Room { workload, target, .. } => (6, workload.to_string(), target.clone()),
-        Ask::Diff { workload, target, .. } => (7, workload.to_string(), target.clone()),
+        Ask::Probe {
+            workload,
+            target,
+            generation,
+            ..
+        } => of_generation(3, workload, target, *generation),
+        Ask::Explain {
+            workload,
+            target,
+            generation,
+        } => of_generation(5, workload, target, *generation),
+        Ask::Room {
+            workload,
+            target,
+            generation,
+        } => of_generation(6, workload, target, *generation),
+        Ask::Diff {
+            workload,
+            target,
+            generation,
+        } => of_generation(7, workload, target, *generation),
         Ask::Tags { workload, repository } => (8, workload.to_string(), repository.clone()),
         Ask::Pullable { workload, release } => (9, workload.to_string(), release.to_string()),
     }
@@ -263,6 +287,7 @@ impl Engine {
             dependents: BTreeMap::new(),
             no_facts: UnitFacts::default(),
             durable,
+            size_at_boot: durable,
             held_calls: BTreeMap::new(),
             held_replies: Vec::new(),
             entries: Vec::new(),
@@ -403,7 +428,8 @@ impl Engine {
         let mut draft = Draft::new(on, because.into_iter().collect(), Body::Intent(intent));
         draft.blobs.insert("inputs".into(), observed.clone());
         self.blobs.insert(observed, inputs);
-        self.append(draft, By::daemon());
+        let seq = self.append(draft, By::daemon());
+        self.targets.entry(target.clone()).or_default().intended = Some(seq);
         let now = self.now.t;
         let call = &mut self.unit_facts_mut(id, target).call;
         if matches!(verb, Verb::Route { .. }) {

@@ -9,8 +9,12 @@ use std::sync::Arc;
 /// What is known of one target.
 #[derive(Debug, Clone, Default)]
 pub struct TargetFacts {
-    /// The newest look: begun when every entry below this was folded, and answered at that time.
-    pub looked: Option<(Seq, Millis)>,
+    /// The newest look: begun when every entry below this was folded, when it was asked for, and when it was answered.
+    pub looked: Option<(Seq, Millis, Millis)>,
+    /// When the look under way was asked for.
+    pub asked_t: Millis,
+    /// The newest intent of this run of the daemon.
+    pub intended: Option<Seq>,
     /// What it showed, by workload; what is not in here is not on the target.
     pub seen: BTreeMap<String, Arc<Seen>>,
     /// Failed looks in a row.
@@ -23,16 +27,18 @@ pub struct TargetFacts {
 impl TargetFacts {
     /// The newest look at one workload.
     pub fn look(&self, workload: &str) -> Option<Look> {
-        let (begun, t) = self.looked?;
+        let (begun, asked_t, t) = self.looked?;
         let seen = self.seen.get(workload).cloned().unwrap_or_default();
-        Some(Look { begun, t, seen })
+        Some(Look { begun, asked_t, t, seen })
     }
 }
 
-/// What one look showed of one unit, and how fresh it is: begun when every entry below `begun` was folded.
+/// What one look showed of one unit, and how fresh it is: begun when every entry below `begun` was folded. It shows the
+/// target at some time between `asked_t` and `t`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Look {
     pub begun: Seq,
+    pub asked_t: Millis,
     pub t: Millis,
     pub seen: Arc<Seen>,
 }

@@ -248,13 +248,14 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
     let total = u32::try_from(placed.len()).unwrap_or(u32::MAX);
     let failed: Vec<&TargetName> = placed
         .iter()
-        .filter(|(target, spec)| has_failed(c, target, request) || is_kept_out(c, target, spec, request))
+        .filter(|(target, spec)| has_failed(c, target, spec, request) || is_kept_out(c, target, spec, request))
         .map(|(target, _)| *target)
         .collect();
     if request.state == RolloutState::Halted {
         return admit_new(c, spec, request);
     }
-    if failed.len() > spec.placement.max_failed.down(total) as usize {
+    let failed_everywhere = !failed.is_empty() && failed.len() == placed.len();
+    if failed_everywhere || failed.len() > spec.placement.max_failed.down(total) as usize {
         return halt(c, spec, request, &failed);
     }
     if placed.is_empty() {
@@ -302,25 +303,20 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
         .filter(|(target, _)| is_lagging(c, spec, target, request))
         .count();
     let may_lag = lagging <= spec.placement.max_lagging.down(total) as usize;
-    let through = members.iter().all(|(target, target_spec)| {
-        let done = c
-            .workload
-            .units
-            .get(*target)
-            .is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, target_spec.captured()));
-        done || failed.contains(target) || (may_lag && is_lagging(c, spec, target, request))
-    });
-    if !through {
-        let missing: Vec<&str> = members
-            .iter()
-            .filter(|(target, spec)| {
-                let unit = c.workload.units.get(*target);
-                !unit.is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, spec.captured()))
-            })
-            .map(|(target, _)| target.as_str())
-            .take(5)
-            .collect();
-        return waiting("units", format!("not through yet: {}", missing.join(", ")), request.since);
+    let is_done = |(target, spec): &&(&TargetName, &KnownTarget)| {
+        let unit = c.workload.units.get(*target);
+        unit.is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, spec.captured()))
+    };
+    let missing: Vec<&TargetName> = members
+        .iter()
+        .filter(|member| !is_done(member))
+        .map(|(name, _)| *name)
+        .collect();
+    let is_excused = |target: &&TargetName| failed.contains(target) || (may_lag && is_lagging(c, spec, target, request));
+    // What is stable nowhere is not through, whoever may fail or lag.
+    if missing.len() == members.len() || !missing.iter().all(is_excused) {
+        let names: Vec<&str> = missing.iter().map(|name| name.as_str()).take(5).collect();
+        return waiting("units", format!("not through yet: {}", names.join(", ")), request.since);
     }
     if wave < last {
         return record(if hold_ms > 0 {
@@ -379,7 +375,12 @@ fn halt(c: &RolloutContext, spec: &WorkloadSpec, request: &Request, failed: &[&T
     let (reason, why) = last.map_or(("failed", ""), |last| (last.reason.as_str(), last.message.as_str()));
     let names: Vec<&str> = failed.iter().map(|name| name.as_str()).collect();
     let message = format!("{} failed: {why}", names.join(", "));
-    let abort = spec.placement.on_halt == OnHalt::Abort;
+    // What could not be tried anywhere is not known to be bad: it waits for a person.
+    let any_bad = failed.iter().any(|target| {
+        let last = c.workload.units.get(*target).and_then(|unit| unit.last.as_ref());
+        last.is_none_or(|last| last.request != request.id || last.outcome != AttemptOutcome::CouldNotTry)
+    });
+    let abort = spec.placement.on_halt == OnHalt::Abort && any_bad;
     let to = if abort { RolloutState::Aborting } else { RolloutState::Halted };
     let mut draft = change(c, request, to, reason, message.clone());
     draft.because.extend(last.map(|last| last.seq));
@@ -430,11 +431,11 @@ fn go_back(c: &RolloutContext, request: &Request) -> RolloutPlan {
     if busy { RolloutPlan::default() } else { record(aborted) }
 }
 
-fn has_failed(c: &RolloutContext, target: &TargetName, request: &Request) -> bool {
-    c.workload
-        .units
-        .get(target)
-        .is_some_and(|unit| unit.attempt.is_none() && unit.last.as_ref().is_some_and(|last| failed_since(last, request)))
+/// With the values and config that the target has now: others are another try.
+fn has_failed(c: &RolloutContext, target: &TargetName, spec: &KnownTarget, request: &Request) -> bool {
+    let unit = c.workload.units.get(target).filter(|unit| unit.attempt.is_none());
+    let last = unit.and_then(|unit| unit.last.as_ref());
+    last.is_some_and(|last| failed_since(last, request) && last.captured == *spec.captured())
 }
 
 /// It neither runs there nor may it be tried: going on after a halt does not change that.
@@ -483,7 +484,7 @@ fn admit(c: &RolloutContext, request: &Request, members: &[(&TargetName, &KnownT
                 || unit.phase == PhaseName::Leaving
                 || runs(unit, &request.release, values)
         });
-        if is_busy || has_failed(c, target, request) {
+        if is_busy || has_failed(c, target, spec, request) {
             continue;
         }
         if c.workload.quarantined(&request.release, values, request.attempt).is_some() {
@@ -582,11 +583,8 @@ fn catch_up(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollo
     let placed: Vec<(&TargetName, &KnownTarget)> = c.state.placed(c.workload).collect();
     let is_late = |target: &TargetName, target_spec: &KnownTarget| {
         let unit = c.workload.units.get(target);
-        let values = target_spec.captured();
-        let failed = unit
-            .and_then(|unit| unit.last.as_ref())
-            .is_some_and(|last| failed_since(last, request) && last.captured == *values);
-        !failed && !unit.is_some_and(|unit| unit.attempt.is_some() || runs(unit, &request.release, values))
+        !has_failed(c, target, target_spec, request)
+            && !unit.is_some_and(|unit| unit.attempt.is_some() || runs(unit, &request.release, target_spec.captured()))
     };
     let late: Vec<(&TargetName, &KnownTarget)> = placed.into_iter().filter(|(name, spec)| is_late(name, spec)).collect();
     let (laggards, changed): (Vec<_>, Vec<_>) = late.into_iter().partition(|(target, _)| is_behind(c, target, request));
@@ -631,8 +629,13 @@ fn admit_new(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Roll
         let is_new = unit.is_none_or(|unit| {
             unit.current.is_none() && unit.attempt.is_none() && unit.intent.is_none() && unit.phase == PhaseName::Absent
         });
-        let values = target_spec.captured();
-        if is_new && !has_failed(c, target, request) && c.workload.quarantined(release, values, request.attempt).is_none() {
+        let failed = has_failed(c, target, target_spec, request);
+        if is_new
+            && !failed
+            && c.workload
+                .quarantined(release, target_spec.captured(), request.attempt)
+                .is_none()
+        {
             begin(c, &mut plan, target, target_spec, release, request);
         }
     }

@@ -4,7 +4,7 @@ use holdfast_core::entry::*;
 use holdfast_core::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, WorkloadId};
 use holdfast_core::spec::{TargetSpec, WorkloadSpec};
 use holdfast_core::state::job_key;
-use holdfast_core::target::{FaultClass, Verb};
+use holdfast_core::target::{Abilities, FaultClass, Verb};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
@@ -88,6 +88,7 @@ pub struct UnitFacts {
 #[derive(Clone)]
 pub struct GenFacts {
     pub release: ReleaseId,
+    pub captured: Digest,
     /// It passed a health verdict once.
     pub healthy: bool,
 }
@@ -104,6 +105,7 @@ pub struct AttemptFacts {
     pub reached: (Seq, Millis),
     pub passed: Option<u32>,
     pub heal: bool,
+    pub can: Abilities,
 }
 
 impl Facts {
@@ -364,6 +366,7 @@ impl UnitFacts {
                 old,
                 heal,
                 revived,
+                abilities,
                 ..
             } => {
                 self.highest = self.highest.max(*generation);
@@ -374,6 +377,7 @@ impl UnitFacts {
                 let healthy = known.is_some_and(|generation| generation.healthy);
                 let facts = GenFacts {
                     release: release.clone(),
+                    captured: values.clone(),
                     healthy,
                 };
                 self.generations.insert(*generation, facts);
@@ -389,6 +393,7 @@ impl UnitFacts {
                     reached: (entry.seq, entry.t),
                     passed: None,
                     heal: *heal,
+                    can: abilities.clone().unwrap_or_default(),
                 });
                 self.enter(PhaseName::Preparing, entry.t);
             }

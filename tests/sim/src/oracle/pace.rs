@@ -56,7 +56,7 @@ impl Oracle {
                 parked,
                 ..
             }) => match attempt {
-                Some(attempt) if has(Feature::Standby) => kept_for_a_way_back(workload, attempt, parked),
+                Some(attempt) if has(Feature::Standby) => kept_for_a_way_back(workload, target, attempt, parked),
                 _ => Ok(()),
             },
             Body::Intent(intent) => match (&intent.verb, attempt) {
@@ -209,7 +209,7 @@ fn approved(workload: &WorkloadFacts, attempt: &AttemptFacts, live: u32) -> Chec
 }
 
 /// The last `standby` generations stay, the newest of them the one that was replaced; a known-bad one is no way back.
-fn kept_for_a_way_back(workload: &WorkloadFacts, attempt: &AttemptFacts, parked: &[GenNumber]) -> Check {
+fn kept_for_a_way_back(workload: &WorkloadFacts, target: &str, attempt: &AttemptFacts, parked: &[GenNumber]) -> Check {
     let Some(spec) = &workload.spec else { return Ok(()) };
     if parked.len() > spec.standby as usize {
         return Err(format!(
@@ -218,7 +218,14 @@ fn kept_for_a_way_back(workload: &WorkloadFacts, attempt: &AttemptFacts, parked:
             spec.standby
         ));
     }
-    let old = attempt.old.filter(|_| spec.standby > 0 && !attempt.heal);
+    let known_bad = |old: &GenNumber| {
+        let generation = workload.units.get(target).and_then(|unit| unit.generations.get(old));
+        generation.is_none_or(|one| workload.keeps_out(&one.release, &one.captured, workload.attempt_number()))
+    };
+    let old = attempt
+        .old
+        .filter(|_| spec.standby > 0 && !attempt.heal && attempt.can.staged);
+    let old = old.filter(|old| !known_bad(old));
     match old {
         Some(old) if parked.last() != Some(&old) => Err(format!(
             "section 5: generation {old} was replaced and does not stay parked: {parked:?}"

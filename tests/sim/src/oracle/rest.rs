@@ -12,9 +12,12 @@ use holdfast_core::entry::*;
 use holdfast_core::ids::{FULL_SHARE, GenNumber, WorkloadId};
 use holdfast_core::state::{Claim, UnitState, WorkloadState};
 
-/// The plan checker stalls a unit where a planner is wrong.
+/// The plan checker stalls a unit or a rollout where a planner is wrong.
 pub fn check_engine(engine: &Engine) -> Check {
     for (id, workload) in &engine.state().workloads {
+        if let Some(waiting) = engine.waiting(id, None).filter(|waiting| waiting.on == "stalled") {
+            return Err(format!("invariant 8: {id} is stalled: {}", waiting.message));
+        }
         for target in workload.units.keys() {
             if let Some(reason) = engine.unit_facts(id, target).and_then(|facts| facts.stalled.as_ref()) {
                 return Err(format!("invariant 8: {id}@{target} is stalled: {reason}"));

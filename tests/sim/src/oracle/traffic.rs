@@ -19,11 +19,18 @@ impl Oracle {
             return Ok(());
         };
         let candidate = unit.attempt.as_ref().map(|attempt| attempt.generation);
+        // Where nothing can be there without traffic, it is judged while it serves.
+        let made_by_route = unit
+            .attempt
+            .as_ref()
+            .filter(|attempt| !attempt.can.staged && unit.phase == Some(PhaseName::Launching))
+            .map(|attempt| attempt.generation);
         match &intent.verb {
             Verb::Route { shares, .. } => {
                 for share in shares.iter().filter(|share| share.live > 0) {
                     let known = unit.generations.get(&share.number);
-                    if !known.is_some_and(|generation| generation.healthy) {
+                    let judged_later = made_by_route == Some(share.number);
+                    if !judged_later && !known.is_some_and(|generation| generation.healthy) {
                         return Err(format!(
                             "invariant 3: generation {} gets traffic before it is proven",
                             share.number
@@ -54,20 +61,15 @@ impl Oracle {
                 Ok(())
             }
             Verb::Scale { generation, size: 0 } => {
-                let recreates = self
-                    .strategy(id)
-                    .is_some_and(|strategy| matches!(strategy, Strategy::Recreate { .. }));
+                let no_overlap = unit.attempt.as_ref().is_some_and(|attempt| !attempt.can.overlap);
+                let recreates = no_overlap || matches!(self.strategy(id), Some(Strategy::Recreate { .. }));
                 let proven = candidate
                     .and_then(|number| unit.generations.get(&number))
                     .is_some_and(|one| one.healthy);
                 let kept = Some(*generation) != unit.current || candidate == Some(*generation);
                 let parked_late = proven && matches!(unit.phase, Some(PhaseName::Shifting | PhaseName::Retiring));
                 let leaving = unit.phase == Some(PhaseName::Leaving);
-                // Nothing has to be available: then rolling may begin with nothing.
-                let rolls_from_nothing = self.facts.workloads.get(id).and_then(|workload| workload.spec.as_ref()).is_some_and(
-                    |spec| matches!(spec.strategy, Strategy::Rolling { max_unavailable, .. } if max_unavailable.down(spec.instances) == spec.instances),
-                );
-                if recreates || kept || parked_late || leaving || rolls_from_nothing {
+                if recreates || kept || parked_late || leaving || self.needs_nothing_available(id) {
                     Ok(())
                 } else {
                     Err(format!(
@@ -77,6 +79,14 @@ impl Oracle {
             }
             Verb::Launch { .. } | Verb::Scale { .. } | Verb::Run { .. } => Ok(()),
         }
+    }
+
+    /// A manifest by which all instances may be unavailable while they are replaced: `rolling` is then as `recreate`.
+    fn needs_nothing_available(&self, id: &holdfast_core::ids::WorkloadId) -> bool {
+        let spec = self.facts.workloads.get(id).and_then(|workload| workload.spec.as_ref());
+        spec.is_some_and(|spec| {
+            matches!(spec.strategy, Strategy::Rolling { max_unavailable, .. } if max_unavailable.down(spec.instances) == spec.instances)
+        })
     }
 
     pub(super) fn strategy(&self, id: &holdfast_core::ids::WorkloadId) -> Option<&Strategy> {
@@ -134,14 +144,21 @@ impl Oracle {
         let unit = self.facts.unit(&call.workload, &call.target);
         let phase = unit.and_then(|unit| unit.phase);
         let leaving = phase == Some(PhaseName::Leaving);
+        // The manifest of the time when it was decided may have said recreate.
+        let amended = self
+            .facts
+            .workloads
+            .get(&call.workload)
+            .is_some_and(|workload| workload.spec_seq > call.intent);
         let recreates = matches!(self.strategy(&call.workload), Some(Strategy::Recreate { .. }))
+            || amended
             || !before.abilities.overlap
             || !before.abilities.seamless;
         // Where a ready instance is live at once, the first attempt of all may have to be taken back.
         let first = unit.is_some_and(|unit| unit.current.is_none());
         // Traffic to something that does not answer right now may still be a way back to what served before.
         let back = phase == Some(PhaseName::Undoing);
-        if leaving || recreates || first || back {
+        if leaving || recreates || first || back || self.needs_nothing_available(&call.workload) {
             return Ok(());
         }
         let warming = matches!(&call.verb, Verb::Route { .. });

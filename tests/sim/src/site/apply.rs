@@ -145,6 +145,9 @@ impl Site {
     }
 
     fn scale(&mut self, effect: &Effect, workload: &str, number: GenNumber, size: u32) -> Result<Progress, Fault> {
+        if !self.abilities.staged {
+            return fault(FaultClass::Invalid, "one document: there is nothing to count");
+        }
         let size = self.whole_size(size);
         let room = self.room_left();
         let overlap = self.abilities.overlap;
@@ -177,6 +180,9 @@ impl Site {
             self.abilities.finest_share.max(1),
             self.abilities.most_live,
         );
+        if !self.abilities.staged {
+            self.write_document(effect, workload, shares)?;
+        }
         let held = self.held.entry(workload.to_owned()).or_default();
         let live: Vec<&Share> = shares.iter().filter(|share| share.live > 0).collect();
         let sum: u32 = live.iter().map(|share| share.live).sum();
@@ -208,6 +214,37 @@ impl Site {
         held.has_route = true;
         held.unsettled = (effect.unsettled && before != held.route).then_some(before);
         Ok(Progress::Done)
+    }
+
+    /// One document: what has the traffic is all that is there.
+    fn write_document(&mut self, effect: &Effect, workload: &str, shares: &[Share]) -> Result<(), Fault> {
+        let Some(release) = effect.release.clone() else {
+            return fault(FaultClass::Internal, "the release is not known");
+        };
+        let available = effect.pulls || self.cached.contains(&effect.artifact);
+        let held = self.held.entry(workload.to_owned()).or_default();
+        let live = |number: &GenNumber| shares.iter().any(|share| share.number == *number && share.live > 0);
+        held.generations.retain(|number, _| live(number));
+        for share in shares.iter().filter(|share| share.live > 0) {
+            held.highest_number = held.highest_number.max(share.number);
+            held.generations.entry(share.number).or_insert_with(|| Generation {
+                release: release.clone(),
+                fence: effect.call.fence,
+                quality: effect.quality,
+                artifact: effect.artifact.clone(),
+                size: 1,
+                instances: vec![effect.now],
+                partial: false,
+                stuck: !available,
+                wrong_digest: effect.wrong_digest,
+                edits: 0,
+                harmless: false,
+            });
+        }
+        if available {
+            self.cached.insert(effect.artifact.clone());
+        }
+        Ok(())
     }
 
     fn retire(&mut self, effect: &Effect, workload: &str, number: GenNumber, last: bool) -> Result<Progress, Fault> {

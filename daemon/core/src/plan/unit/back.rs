@@ -210,12 +210,16 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     };
     let is_short = is_parked(old) || old.wanted.is_some_and(|wanted| wanted < size);
     if is_short {
-        // Where two cannot be there at once, the candidate makes room first.
-        if !can.overlap && candidate.is_some() {
-            return if seen.share(attempt.generation) > 0 {
-                offline(c, seen)
-            } else {
-                retire_candidate()
+        // Where two cannot be there at once, or there is no room for both, the candidate makes room first.
+        let no_room = matches!(c.unit.last_fault, Some((FaultClass::Exhausted, _)));
+        if (!can.overlap || no_room) && candidate.is_some() {
+            return match seen.share(attempt.generation) {
+                0 => retire_candidate(),
+                _ if can.overlap && old.ready > 0 => match route_to(c, &can, seen, old.number, old.number, FULL_SHARE) {
+                    Routed::Yes => retire_candidate(),
+                    Routed::No(plan) => plan,
+                },
+                _ => offline(c, seen),
             };
         }
         return c.act(Verb::Scale {

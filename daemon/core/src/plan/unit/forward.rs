@@ -215,7 +215,7 @@ fn prove(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     };
     let stable_at = healthy_since + spec.health.stable_ms;
     // The stretch is judged by a look from after its end: what happened since an older one is not known.
-    if c.now < stable_at || c.looked_t() < stable_at {
+    if c.now < stable_at || c.looked_since() < stable_at {
         let mut plan = with_probe(c, attempt, c.look("stable", "healthy; watching that it stays so", since));
         if c.now < stable_at {
             plan.end_by(stable_at);
@@ -289,11 +289,11 @@ pub(super) fn watch(c: &UnitContext, attempt: &AttemptState) -> Option<UnitPlan>
     if reason == "wrong-digest" {
         return Some(turn_back(c, AttemptOutcome::CouldNotTry, reason, health.message.clone()));
     }
-    let unhealthy_ms = health.unhealthy_since.map(|since| c.now.saturating_sub(since));
     // A time-out is judged by a look from after it.
-    let looked_t = c.looked_t();
+    let looked_since = c.looked_since();
+    let unhealthy_ms = health.unhealthy_since.map(|since| looked_since.saturating_sub(since));
     let too_late = if c.unit.phase == PhaseName::Proving {
-        health.healthy_since.is_none() && looked_t.saturating_sub(attempt.launch_t) >= spec.health.timeout_ms
+        health.healthy_since.is_none() && looked_since.saturating_sub(attempt.launch_t) >= spec.health.timeout_ms
     } else {
         // Instances that were asked for just now may take as long to start as the first ones did.
         let starting = matches!(state.phase, GenPhase::Starting | GenPhase::Ready)

@@ -108,6 +108,11 @@ impl<'a> UnitContext<'a> {
         self.look.as_ref().map_or(0, |look| look.t)
     }
 
+    /// What the newest look shows was so at this time or later.
+    fn looked_since(&self) -> Millis {
+        self.look.as_ref().map_or(0, |look| look.asked_t)
+    }
+
     fn spec(&self) -> Option<&'a WorkloadSpec> {
         self.workload.spec.as_ref()
     }
@@ -265,6 +270,10 @@ fn settle_intent(c: &UnitContext) -> UnitPlan {
     let Some(intent) = &c.unit.intent else {
         return UnitPlan::default();
     };
+    // After a restart, whose the target is comes first.
+    if c.look.is_none() {
+        return c.look_at_target();
+    }
     if c.facts.call.in_flight.is_some() {
         return c.wait("call", format!("{} is under way", intent.verb.name()), intent.since, None);
     }

@@ -98,11 +98,12 @@ fn leave(c: &UnitContext) -> UnitPlan {
     let Some(seen) = c.fresh() else {
         return c.look_at_target();
     };
+    // Also what came back after it was given up: the last one takes the shared objects only when nothing hangs off them.
     let ours: Vec<GenNumber> = seen
         .generations
         .iter()
         .map(|state| state.number)
-        .filter(|number| c.unit.generations.contains_key(number))
+        .filter(|number| *number < c.unit.next_generation)
         .collect();
     match ours.as_slice() {
         [] => c.enter(PhaseName::Absent, "gone", "nothing of it is left on the target"),

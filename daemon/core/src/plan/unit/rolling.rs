@@ -44,6 +44,12 @@ pub(super) fn make_room(c: &UnitContext, spec: &WorkloadSpec, can: &Abilities, o
     })
 }
 
+fn is_stable(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec) -> bool {
+    let health = &c.facts.health;
+    let since = health.healthy_since.filter(|_| health.generation == attempt.generation);
+    since.is_some_and(|since| c.looked_since() >= since + spec.health.stable_ms)
+}
+
 /// One turn: traffic for the new instances that are ready, then old ones that are not needed go, then new ones come.
 pub(super) fn roll(
     c: &UnitContext,
@@ -72,6 +78,13 @@ pub(super) fn roll(
     let counts = |state: Option<&GenerationState>| state.map_or((0, 0), |state| (state.wanted.unwrap_or(size), state.ready));
     let ((new_wanted, new_ready), (old_wanted, old_ready)) = (counts(Some(new)), counts(old));
     let floor = size.saturating_sub(unavailable);
+    // What came up just now has to stay so for as long as any candidate; until then only what had its turn before counts.
+    let had_their_turn = (u64::from(attempt.weight) * u64::from(size) / u64::from(FULL_SHARE)) as u32;
+    let new_ready = if is_stable(c, attempt, spec) {
+        new_ready
+    } else {
+        new_ready.min(had_their_turn)
+    };
     let free = (size + surge).saturating_sub(new_wanted + old_wanted);
     // Enough of them, or as many as there can be before the last old ones go.
     let enough = new_ready >= size || (new_ready >= floor && new_ready == new_wanted && free == 0 && old_wanted > 0);
