@@ -16,6 +16,7 @@ pub mod sim_disk;
 pub mod snapshot;
 mod state;
 mod store;
+pub mod tlog;
 pub mod verify;
 mod walk;
 mod writer;
