@@ -29,5 +29,6 @@ pub use reader::Reader;
 pub use sim_disk::SimDisk;
 pub use state::{load_state, state_bytes};
 pub use store::{Batch, BootReport, Committed, Ledger, LedgerError};
+pub use tlog::Publisher;
 pub use verify::{Finding, VerifyReport, verify, verify_on};
 pub use writer::Writer;

@@ -4,7 +4,14 @@
 pub mod checkpoint;
 pub mod key;
 pub mod note;
+pub mod proof;
+pub mod publish;
+mod publisher;
 pub mod rotation;
+pub mod tile;
+pub mod witness;
+
+pub use publisher::Publisher;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
