@@ -699,6 +699,10 @@ impl Engine {
             return;
         };
         let is_job = matches!(open.verb, Verb::Run { .. });
+        let sized = match open.verb {
+            Verb::Scale { generation, .. } => Some(generation),
+            _ => None,
+        };
         let fault = outcome.err();
         let closed = match &fault {
             None => true,
@@ -747,7 +751,11 @@ impl Engine {
         };
         self.append(Draft::new(on, vec![intent], Body::Result(body)), By::daemon());
         // What the effect did is known only from a look that begins now.
-        self.unit_facts_mut(&workload, &target).short_since = None;
+        let facts = self.unit_facts_mut(&workload, &target);
+        facts.short_since = None;
+        if sized == Some(facts.health.generation) {
+            facts.health.sized_t = now;
+        }
         self.set_look(&target, now);
     }
 }

@@ -30,9 +30,13 @@ pub(super) fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> Rollo
         .iter()
         .map(|(name, pin)| (name.clone(), pin.source.clone()))
         .collect();
-    let quarantine = c.state.placed(c.workload).find_map(|(_, target)| {
-        let values = captured(target).0;
-        c.workload.quarantined(&wish.release_id, &values, spec.attempt)
+    let known_bad = c.workload.quarantine.get(&wish.release_id);
+    let everywhere = known_bad.and_then(|all| all.iter().find(|q| q.values.is_none() && q.attempt >= spec.attempt));
+    let quarantine = everywhere.or_else(|| {
+        c.state.placed(c.workload).find_map(|(_, target)| {
+            let values = captured(target).0;
+            c.workload.quarantined(&wish.release_id, &values, spec.attempt)
+        })
     });
     let (to, reason, message, cause) = match quarantine {
         Some(quarantine) => {

@@ -80,7 +80,7 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
     }
     let waiting = daemon.engine.waiting(id, None);
     // With the registry gone for good, new bytes come to no target.
-    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin")
+    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "pin" | "selection"))
         // Held, with the reason: what it replaces could not be pulled again.
         || waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "way-back" | "dependency"));
     let Some(request) = &workload.request else {

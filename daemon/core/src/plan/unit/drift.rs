@@ -2,7 +2,7 @@
 //! new generation, a size, a route. Never by patching.
 
 use super::rest::idle;
-use super::route::reads_as;
+use super::route::{reads_as, set_route};
 use super::*;
 use crate::ids::{FULL_SHARE, GenNumber};
 use crate::target::{Routing, Share};
@@ -79,15 +79,7 @@ pub(super) fn heal(c: &UnitContext) -> UnitPlan {
         return plan;
     }
     match found.verb {
-        Some(verb) if matches!(verb, Verb::Route { .. }) && c.facts.call.route_repeats > 0 => {
-            let again_at = c.facts.call.routed_t + backoff_ms(c.facts.call.route_repeats);
-            if c.now >= again_at {
-                return c.act(verb);
-            }
-            let mut plan = c.look("route", "the weights do not read back as set yet", c.unit.phase_t);
-            plan.wake_at = earliest(plan.wake_at, Some(again_at));
-            plan
-        }
+        Some(Verb::Route { shares, lead }) => set_route(c, shares, lead),
         Some(verb) => c.act(verb),
         None => UnitPlan {
             look_at: Some(c.looked_t() + IDLE_LOOK_MS),

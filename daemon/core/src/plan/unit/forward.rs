@@ -4,7 +4,7 @@ use super::back::{condemn, give_up_after_faults, turn_back};
 use super::jobs::run_jobs;
 use super::rolling::{first_rolling_size, make_room};
 use super::route::{Routed, route_to};
-use super::shift::{analyse, shift, steps, with_measure};
+use super::shift::{analyse, approval, shift, steps, with_measure};
 use super::*;
 use crate::ids::{FULL_SHARE, GenNumber};
 use crate::spec::share_of;
@@ -143,6 +143,10 @@ fn bring_up(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, can: &
     };
     let old = attempt.old.and_then(|old| seen.generation(old));
     if !can.staged {
+        // The route that makes it gives it all traffic.
+        if let Some(plan) = approval(c, attempt, spec, FULL_SHARE) {
+            return plan;
+        }
         return match route_to(c, can, seen, attempt.generation, attempt.generation, FULL_SHARE) {
             Routed::No(plan) => plan,
             Routed::Yes => c.look(

@@ -185,7 +185,8 @@ impl<'a> UnitContext<'a> {
         match &self.unit.last_fault {
             Some((class, message)) if self.unit.faults > 0 && self.now < again_at => {
                 let text = format!("{} answered {}: {message}", verb.name(), class.as_str());
-                self.wait("retry", text, self.unit.last_fault_t, Some(again_at))
+                let on = if *class == FaultClass::Exhausted { "room" } else { "retry" };
+                self.wait(on, text, self.unit.last_fault_t, Some(again_at))
             }
             _ => UnitPlan {
                 verb: Some(verb),

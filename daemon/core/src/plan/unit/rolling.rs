@@ -47,7 +47,7 @@ pub(super) fn make_room(c: &UnitContext, spec: &WorkloadSpec, can: &Abilities, o
 fn is_stable(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec) -> bool {
     let health = &c.facts.health;
     let since = health.healthy_since.filter(|_| health.generation == attempt.generation);
-    since.is_some_and(|since| c.looked_since() >= since + spec.health.stable_ms)
+    since.is_some_and(|since| c.looked_since() >= since.max(health.sized_t) + spec.health.stable_ms)
 }
 
 /// One turn: traffic for the new instances that are ready, then old ones that are not needed go, then new ones come.

@@ -75,7 +75,7 @@ pub(super) fn shift(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
 }
 
 /// The wait for people's yes to this weight, if it is not there yet. What was proven here before needs none.
-fn approval(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, weight: u32) -> Option<UnitPlan> {
+pub(super) fn approval(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, weight: u32) -> Option<UnitPlan> {
     let wanted = spec.approval.as_ref()?;
     if attempt.heal || c.unit.has_proven(&attempt.release, &attempt.captured) {
         return None;
