@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::plan::facts::{CallFacts, Check, Health, Probe, Seen};
-use crate::plan::health::{Judgement, judge, update};
+use crate::plan::health::{Judgement, interrupt, judge, update};
 use crate::plan::rollout::Candidate;
 use crate::plan::select::pin_draft;
 use crate::plan::{analysis, backoff_ms};
@@ -349,6 +349,9 @@ impl Engine {
                     ..fault
                 });
                 self.look_done(&target, now + backoff_ms(failures));
+                for units in self.units.values_mut() {
+                    units.get_mut(&target).into_iter().for_each(|facts| interrupt(&mut facts.health));
+                }
                 if failures >= UNREACHABLE_AFTER && !known {
                     self.target_entry(&target, TargetChange::Unreachable { message });
                     self.mark_on_target(&target, |_| true);
@@ -482,6 +485,7 @@ impl Engine {
         {
             self.out.push(Output::LoadImages { blob });
         }
+        let away = self.targets.get(target).is_some_and(|facts| facts.last_failure.is_some());
         let facts = self.unit_facts_mut(workload, target);
         if attempt.is_none() {
             facts.wrong_digest = match judgement {
@@ -500,7 +504,10 @@ impl Engine {
             facts.analysis.clear();
             facts.measured_t = None;
         }
-        let probe = facts.probe.as_ref().filter(|probe| probe.generation == number).cloned();
+        // A failure counts while the target itself answers: as it did when the look was asked for that is older than the probe.
+        let counts = |probe: &&Probe| probe.failure.is_none() || (!away && probe.t >= look.asked_t);
+        let probe = facts.probe.as_ref().filter(|probe| probe.generation == number);
+        let probe = probe.filter(counts).cloned();
         update(&mut facts.health, seen, &judgement, probe.as_ref(), &health_spec, now);
     }
 

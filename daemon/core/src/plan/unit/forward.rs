@@ -7,6 +7,7 @@ use super::route::{Routed, route_to};
 use super::shift::{analyse, approval, shift, steps, with_measure};
 use super::*;
 use crate::ids::{FULL_SHARE, GenNumber};
+use crate::plan::health::{NOT_PROBED, PROBE_FAILED};
 use crate::spec::share_of;
 use crate::target::Hook;
 use serde_json::json;
@@ -14,7 +15,7 @@ use serde_json::json;
 /// The target's word on its room is asked for again after so long.
 const ROOM_FRESH_MS: Millis = 15_000;
 /// Reasons for which health is not known through no fault of the release.
-const NOT_ITS_FAULT: [&str; 4] = ["probe-not-possible", "not-probed", "digests", "not-seen"];
+const NOT_ITS_FAULT: [&str; 4] = ["probe-not-possible", NOT_PROBED, "digests", "not-seen"];
 
 pub(super) fn advance(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     if let Some(plan) = give_up_after_faults(c, attempt) {
@@ -302,7 +303,7 @@ pub(super) fn watch(c: &UnitContext, attempt: &AttemptState) -> Option<UnitPlan>
         // Instances that were asked for just now may take as long to start as the first ones did.
         let starting = matches!(state.phase, GenPhase::Starting | GenPhase::Ready)
             && state.wanted.is_some_and(|wanted| state.ready < wanted)
-            && !matches!(reason, "restarted" | "probe-failed");
+            && !matches!(reason, "restarted" | PROBE_FAILED);
         let patience_ms = if starting {
             spec.health.timeout_ms
         } else {
