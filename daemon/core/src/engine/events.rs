@@ -8,7 +8,7 @@ use crate::plan::select::pin_draft;
 use crate::plan::{analysis, backoff_ms};
 use crate::spec::{AnalysisSource, WorkloadSpec};
 use crate::state::{Claim, WorkloadState};
-use crate::target::FaultClass;
+use crate::target::{FaultClass, GenPhase};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -459,6 +459,13 @@ impl Engine {
             return;
         };
         let unit = context.unit;
+        let candidate = unit.attempt.as_ref().filter(|_| unit.phase == PhaseName::Retiring);
+        let serves = candidate.map(|attempt| attempt.generation).or(unit.current);
+        let serves = serves.and_then(|number| look.seen.generation(number));
+        let is_short = serves.is_some_and(|state| match state.wanted {
+            Some(wanted) => state.ready < wanted,
+            None => matches!(state.phase, GenPhase::Starting | GenPhase::Partial),
+        });
         if look.begun <= unit.last_result || unit.intent.is_some() {
             return;
         }
@@ -487,13 +494,12 @@ impl Engine {
         }
         let away = self.targets.get(target).is_some_and(|facts| facts.last_failure.is_some());
         let facts = self.unit_facts_mut(workload, target);
+        facts.short_since = is_short.then(|| facts.short_since.unwrap_or(now));
         if attempt.is_none() {
             facts.wrong_digest = match judgement {
                 Judgement::Stuck { reason, message } if reason == "wrong-digest" => Some(message),
                 _ => None,
             };
-            let is_short = seen.is_some_and(|state| state.wanted.is_some_and(|wanted| state.ready < wanted));
-            facts.short_since = is_short.then(|| facts.short_since.unwrap_or(now));
             return;
         }
         if facts.health.generation != number {

@@ -100,7 +100,7 @@ pub struct UnitFacts {
     pub wrong_digest: Option<String>,
     /// Planned at least once on a look of this run of the daemon.
     pub settled: bool,
-    /// Fewer instances are ready than wanted, since then.
+    /// Fewer instances of the generation that should serve are ready than wanted, since then.
     pub short_since: Option<Millis>,
     /// The plan checker refused a plan: nothing happens here until a person looks.
     pub stalled: Option<String>,

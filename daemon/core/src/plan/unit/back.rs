@@ -228,6 +228,12 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         });
     }
     if old.ready == 0 && old.wanted.is_some() {
+        if c.is_short() {
+            return c.act(Verb::Scale {
+                generation: old.number,
+                size,
+            });
+        }
         return c.look("healthy", "waiting until the old generation is ready again", c.unit.phase_t);
     }
     if let Routed::No(plan) = route_to(c, &can, seen, old.number, old.number, FULL_SHARE) {

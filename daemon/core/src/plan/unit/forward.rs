@@ -377,12 +377,17 @@ pub(super) fn retire(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     let Some(seen) = c.fresh() else {
         return c.look_at_target();
     };
-    if seen.generation(attempt.generation).is_none() {
-        return c.look(
-            "target",
-            "the proven generation is not seen; nothing is retired",
-            c.unit.phase_t,
-        );
+    let state = seen.generation(attempt.generation).filter(|state| state.wanted.is_some() || !c.is_short());
+    let Some(state) = state else {
+        return replaced_in_vain(c, attempt, seen);
+    };
+    if c.is_short()
+        && let Some(size) = state.wanted.filter(|wanted| state.ready < *wanted)
+    {
+        return c.act(Verb::Scale {
+            generation: attempt.generation,
+            size,
+        });
     }
     let can = attempt.can();
     let from = attempt.old.unwrap_or(attempt.generation);
@@ -415,6 +420,25 @@ pub(super) fn retire(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         message: format!("generation {} serves alone", attempt.generation),
         parked: keep,
     })
+}
+
+/// The proven generation is gone before everything else was. What it replaced serves again, if it is still there; if not, what
+/// is missing is healed like any drift.
+fn replaced_in_vain(c: &UnitContext, attempt: &AttemptState, seen: &Seen) -> UnitPlan {
+    match attempt.old.and_then(|old| seen.generation(old)) {
+        Some(_) => turn_back(
+            c,
+            AttemptOutcome::CouldNotTry,
+            "vanished",
+            "the new generation is gone from the target, or does not come up again".into(),
+        ),
+        None => c.change(AttemptChange::Ended {
+            outcome: AttemptOutcome::Succeeded,
+            reason: "vanished".into(),
+            message: format!("generation {} was proven, and is gone since", attempt.generation),
+            parked: to_keep(c, attempt, seen),
+        }),
+    }
 }
 
 /// The last `standby` generations that are still there stay for a way back; a quarantined one never does.

@@ -29,6 +29,8 @@ pub const FAULTS_BEFORE_GIVING_UP: u32 = 5;
 const UNHEALTHY_INTERVALS: Millis = 3;
 /// How often a target without anything to do is looked at.
 pub const IDLE_LOOK_MS: Millis = 60_000;
+/// Fewer ready instances than wanted for so long are missing, not starting.
+const SHORT_MS: Millis = 60_000;
 /// A probe is made at least so often while its answer matters.
 const PROBE_DEADLINE_MS: Millis = 10_000;
 /// Waits that nothing ends by itself: a unit in one of them turns to a newer request at once.
@@ -111,6 +113,12 @@ impl<'a> UnitContext<'a> {
     /// What the newest look shows was so at this time or later.
     fn looked_since(&self) -> Millis {
         self.look.as_ref().map_or(0, |look| look.asked_t)
+    }
+
+    /// Instances of the generation that should serve are missing: they have had the time to start.
+    fn is_short(&self) -> bool {
+        let since = self.facts.short_since;
+        since.is_some_and(|since| self.now.saturating_sub(since) >= SHORT_MS)
     }
 
     fn spec(&self) -> Option<&'a WorkloadSpec> {

@@ -83,7 +83,8 @@ pub(super) fn roll(
     let new_ready = if is_stable(c, attempt, spec) { new_ready } else { new_ready.min(had_their_turn) };
     let free = (size + surge).saturating_sub(new_wanted + old_wanted);
     // Enough of them, or as many as there can be before the last old ones go.
-    let enough = new_ready >= size || (new_ready >= floor && new_ready == new_wanted && free == 0 && old_wanted > 0);
+    let old_is_gone = attempt.old.is_some() && old.is_none();
+    let enough = new_ready >= size || (old_is_gone && new_ready > 0) || (new_ready >= floor && new_ready == new_wanted && free == 0 && old_wanted > 0);
     let weight = if enough {
         FULL_SHARE
     } else {
@@ -109,6 +110,12 @@ pub(super) fn roll(
         return c.act(Verb::Scale {
             generation: old.number,
             size: fewer,
+        });
+    }
+    if let Some(old) = old.filter(|old| c.is_short() && old_ready < old_wanted && old.number != new.number) {
+        return c.act(Verb::Scale {
+            generation: old.number,
+            size: old_wanted,
         });
     }
     if new_wanted < size && free > 0 && healthy {
