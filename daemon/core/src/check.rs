@@ -391,6 +391,9 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
         PhaseName::Launching if !can.staged && is_quarantined(c, attempt.generation) => {
             return Err(Violation::Quarantined);
         }
+        PhaseName::Launching if !can.staged && !is_approved(c, attempt, candidate) => {
+            return Err(Violation::Unapproved(candidate));
+        }
         PhaseName::Launching if !can.staged => {}
         _ if candidate > 0 => return Err(Violation::Unproven(attempt.generation)),
         _ => {}

@@ -78,7 +78,26 @@ impl Feature {
 }
 
 /// The features whose generators are on. One is added here when the engine has it.
-pub const FEATURES_ON: &[Feature] = &[];
+pub const FEATURES_ON: &[Feature] = &[
+    Feature::Waves,
+    Feature::Rolling,
+    Feature::Recreate,
+    Feature::Jobs,
+    Feature::Approvals,
+    Feature::Standby,
+    Feature::Selectors,
+    Feature::DependsOn,
+    Feature::Capacity,
+    Feature::Prometheus,
+    Feature::Telemetry,
+    Feature::Abilities,
+    Feature::Unstaged,
+    Feature::Suspend,
+    Feature::Commands,
+    Feature::Manual,
+    Feature::Punctual,
+    Feature::OldCopy,
+];
 
 /// Features that this process tries beyond the list: `--with`.
 static TRIED: OnceLock<Vec<Feature>> = OnceLock::new();

@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::plan::facts::{CallFacts, Check, Health, Probe, Seen};
-use crate::plan::health::{Judgement, judge, update};
+use crate::plan::health::{Judgement, interrupt, judge, update};
 use crate::plan::rollout::Candidate;
 use crate::plan::select::pin_draft;
 use crate::plan::{analysis, backoff_ms};
 use crate::spec::{AnalysisSource, WorkloadSpec};
 use crate::state::{Claim, WorkloadState};
-use crate::target::FaultClass;
+use crate::target::{FaultClass, GenPhase};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -349,6 +349,12 @@ impl Engine {
                     ..fault
                 });
                 self.look_done(&target, now + backoff_ms(failures));
+                for units in self.units.values_mut() {
+                    units
+                        .get_mut(&target)
+                        .into_iter()
+                        .for_each(|facts| interrupt(&mut facts.health));
+                }
                 if failures >= UNREACHABLE_AFTER && !known {
                     self.target_entry(&target, TargetChange::Unreachable { message });
                     self.mark_on_target(&target, |_| true);
@@ -456,6 +462,13 @@ impl Engine {
             return;
         };
         let unit = context.unit;
+        let candidate = unit.attempt.as_ref().filter(|_| unit.phase == PhaseName::Retiring);
+        let serves = candidate.map(|attempt| attempt.generation).or(unit.current);
+        let serves = serves.and_then(|number| look.seen.generation(number));
+        let is_short = serves.is_some_and(|state| match state.wanted {
+            Some(wanted) => state.ready < wanted,
+            None => matches!(state.phase, GenPhase::Starting | GenPhase::Partial),
+        });
         if look.begun <= unit.last_result || unit.intent.is_some() {
             return;
         }
@@ -482,14 +495,14 @@ impl Engine {
         {
             self.out.push(Output::LoadImages { blob });
         }
+        let away = self.targets.get(target).is_some_and(|facts| facts.last_failure.is_some());
         let facts = self.unit_facts_mut(workload, target);
+        facts.short_since = is_short.then(|| facts.short_since.unwrap_or(now));
         if attempt.is_none() {
             facts.wrong_digest = match judgement {
                 Judgement::Stuck { reason, message } if reason == "wrong-digest" => Some(message),
                 _ => None,
             };
-            let is_short = seen.is_some_and(|state| state.wanted.is_some_and(|wanted| state.ready < wanted));
-            facts.short_since = is_short.then(|| facts.short_since.unwrap_or(now));
             return;
         }
         if facts.health.generation != number {
@@ -500,7 +513,10 @@ impl Engine {
             facts.analysis.clear();
             facts.measured_t = None;
         }
-        let probe = facts.probe.as_ref().filter(|probe| probe.generation == number).cloned();
+        // A failure counts while the target itself answers: as it did when the look was asked for that is older than the probe.
+        let counts = |probe: &&Probe| probe.failure.is_none() || (!away && probe.t >= look.asked_t);
+        let probe = facts.probe.as_ref().filter(|probe| probe.generation == number);
+        let probe = probe.filter(counts).cloned();
         update(&mut facts.health, seen, &judgement, probe.as_ref(), &health_spec, now);
     }
 
@@ -699,6 +715,10 @@ impl Engine {
             return;
         };
         let is_job = matches!(open.verb, Verb::Run { .. });
+        let sized = match open.verb {
+            Verb::Scale { generation, .. } => Some(generation),
+            _ => None,
+        };
         let fault = outcome.err();
         let closed = match &fault {
             None => true,
@@ -747,7 +767,11 @@ impl Engine {
         };
         self.append(Draft::new(on, vec![intent], Body::Result(body)), By::daemon());
         // What the effect did is known only from a look that begins now.
-        self.unit_facts_mut(&workload, &target).short_since = None;
+        let facts = self.unit_facts_mut(&workload, &target);
+        facts.short_since = None;
+        if sized == Some(facts.health.generation) {
+            facts.health.sized_t = now;
+        }
         self.set_look(&target, now);
     }
 }

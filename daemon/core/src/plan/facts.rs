@@ -67,6 +67,11 @@ impl Seen {
         self.generations.iter().find(|state| state.number == number)
     }
 
+    /// No traffic comes to it, and none will by a route that only some routers have yet.
+    pub fn is_offline(&self, number: GenNumber) -> bool {
+        self.share(number) == 0 && self.route.as_ref().is_none_or(|route| route.settled)
+    }
+
     /// The share that a generation really has; 0 when there is no route.
     pub fn share(&self, number: GenNumber) -> u32 {
         let shares = self.route.iter().flat_map(|route| &route.shares);
@@ -95,7 +100,7 @@ pub struct UnitFacts {
     pub wrong_digest: Option<String>,
     /// Planned at least once on a look of this run of the daemon.
     pub settled: bool,
-    /// Fewer instances are ready than wanted, since then.
+    /// Fewer instances of the generation that should serve are ready than wanted, since then.
     pub short_since: Option<Millis>,
     /// The plan checker refused a plan: nothing happens here until a person looks.
     pub stalled: Option<String>,
@@ -155,6 +160,8 @@ pub struct Check {
 pub struct Health {
     pub generation: GenNumber,
     pub healthy_since: Option<Millis>,
+    /// When it was given a size last: the instances that came by it have been seen since then only.
+    pub sized_t: Millis,
     pub unhealthy_since: Option<Millis>,
     /// Restarts when the present stretch of health began: a rise is a failure that polling would miss.
     pub restarts: u32,

@@ -7,6 +7,9 @@ use crate::spec;
 use crate::target::{EvidenceBy, GenPhase, GenerationState};
 use std::collections::{BTreeMap, BTreeSet};
 
+pub const PROBE_FAILED: &str = "probe-failed";
+pub const NOT_PROBED: &str = "not-probed";
+
 /// What an observation alone says of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
@@ -146,7 +149,18 @@ pub fn update(
         }
         Standing::Unknown => {}
     }
-    (health.reason, health.message) = (reason, message);
+    // That the next probe is not answered yet does not take back what the last one said.
+    if reason != NOT_PROBED || health.reason != PROBE_FAILED {
+        (health.reason, health.message) = (reason, message);
+    }
+}
+
+/// The target could not be reached just now: what probes said until then may be about that, not about the release.
+pub fn interrupt(health: &mut Health) {
+    if health.reason == PROBE_FAILED {
+        health.unhealthy_since = None;
+        health.reason = NOT_PROBED.into();
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +182,7 @@ fn probed(http: Option<&spec::HttpHealth>, probe: Option<&Probe>) -> (Standing, 
             ..
         }) => (
             Standing::Unhealthy,
-            "probe-failed".into(),
+            PROBE_FAILED.into(),
             format!("GET {}: {failure}", http.path),
         ),
         Some(Probe {
@@ -180,7 +194,7 @@ fn probed(http: Option<&spec::HttpHealth>, probe: Option<&Probe>) -> (Standing, 
         ),
         None => (
             Standing::Unknown,
-            "not-probed".into(),
+            NOT_PROBED.into(),
             format!("GET {} has not been answered yet", http.path),
         ),
     }

@@ -30,10 +30,12 @@ pub(super) fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> Rollo
         .iter()
         .map(|(name, pin)| (name.clone(), pin.source.clone()))
         .collect();
-    let quarantine = c
-        .state
-        .placed(c.workload)
-        .find_map(|(_, target)| c.workload.quarantined(&wish.release_id, target.captured(), spec.attempt));
+    let known_bad = c.workload.quarantine.get(&wish.release_id);
+    let everywhere = known_bad.and_then(|all| all.iter().find(|q| q.values.is_none() && q.attempt >= spec.attempt));
+    let quarantine = everywhere.or_else(|| {
+        let mut placed = c.state.placed(c.workload);
+        placed.find_map(|(_, target)| c.workload.quarantined(&wish.release_id, target.captured(), spec.attempt))
+    });
     let (to, reason, message, cause) = match quarantine {
         Some(quarantine) => {
             let message = format!(

@@ -178,11 +178,13 @@ fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, Box<Rol
     let digests = pins.iter().map(|(name, pin)| (name.clone(), pin.digest.clone())).collect();
     let release = Release::from_spec(spec, &digests);
     let release_id = release.id();
-    let same = c
+    // A request that ended because the workload was removed does not count when it is back.
+    let present = c
         .workload
         .request
         .as_ref()
-        .is_some_and(|request| request.release == release_id && request.attempt == spec.attempt);
+        .filter(|request| request.state != RolloutState::Superseded);
+    let same = present.is_some_and(|request| request.release == release_id && request.attempt == spec.attempt);
     Ok((!same).then(|| Wish {
         id: wish_seq,
         release: Arc::new(release),

@@ -106,6 +106,8 @@ pub struct AttemptFacts {
     pub passed: Option<u32>,
     pub heal: bool,
     pub can: Abilities,
+    /// The old generation was parked: there is nothing to share traffic with.
+    pub alone: bool,
 }
 
 impl Facts {
@@ -338,7 +340,12 @@ impl UnitFacts {
 
     fn fold(&mut self, entry: &Entry) {
         match &entry.body {
-            Body::Intent(intent) => self.open = Some((entry.seq, intent.verb.clone())),
+            Body::Intent(intent) => {
+                self.open = Some((entry.seq, intent.verb.clone()));
+                if let (Verb::Scale { generation, size: 0 }, Some(attempt)) = (&intent.verb, &mut self.attempt) {
+                    attempt.alone |= Some(*generation) == attempt.old;
+                }
+            }
             Body::Result(outcome) => {
                 self.last_result = entry.seq;
                 self.last_fault = outcome.class;
@@ -394,6 +401,7 @@ impl UnitFacts {
                     passed: None,
                     heal: *heal,
                     can: abilities.clone().unwrap_or_default(),
+                    alone: false,
                 });
                 self.enter(PhaseName::Preparing, entry.t);
             }

@@ -18,7 +18,7 @@ pub use effects::replay;
 use facts::Facts;
 use holdfast_core::engine::{Call, CommandReply};
 use holdfast_core::entry::{Body, Entry, VerdictOutcome};
-use holdfast_core::ids::{GenNumber, Millis, ReleaseId, Seq};
+use holdfast_core::ids::{GenNumber, Millis, ReleaseId, Seq, WorkloadId};
 use holdfast_core::release::Release;
 use holdfast_core::state::State;
 use holdfast_core::target::{GenPhase, GenerationState, Page};
@@ -40,6 +40,8 @@ pub struct Truth<'a> {
 pub(crate) struct Seen {
     pub begun: u64,
     pub t: Millis,
+    /// Generations by workload.
+    pub generations: BTreeSet<(String, GenNumber)>,
 }
 
 #[derive(Default)]
@@ -117,6 +119,12 @@ impl Oracle {
         }
     }
 
+    /// Whether the last look at a target showed this generation.
+    fn shows(&self, target: &str, workload: &WorkloadId, number: GenNumber) -> bool {
+        let seen = self.seen.get(target);
+        seen.is_some_and(|seen| seen.generations.contains(&(workload.to_string(), number)))
+    }
+
     fn remember_ready(&mut self, target: &str, page: &Page, t: Millis) {
         let ready =
             |state: &&GenerationState| state.phase == GenPhase::Ready && state.wanted.is_none_or(|wanted| state.ready >= wanted);
@@ -134,7 +142,9 @@ impl Oracle {
 
     pub fn observed(&mut self, target: &str, begun: u64, page: &Page, t: Millis) {
         self.remember_ready(target, page, t);
-        self.seen.insert(target.to_owned(), Seen { begun, t });
+        let generations = page.generations.iter().map(|state| (state.workload.clone(), state.number));
+        let generations = generations.collect();
+        self.seen.insert(target.to_owned(), Seen { begun, t, generations });
     }
 
     /// A daemon that starts knows nothing of the world.

@@ -2,7 +2,6 @@
 
 use super::facts::{AttemptFacts, JobEnd, WorkloadFacts};
 use super::{Check, Oracle};
-use crate::options::{Feature, has};
 use holdfast_core::entry::*;
 use holdfast_core::ids::{FULL_SHARE, GenNumber, WorkloadId};
 use holdfast_core::target::{Hook, Verb};
@@ -45,6 +44,8 @@ impl Oracle {
                 self.dependencies(id, workload)
             }
             Body::Attempt(AttemptChange::Passed { weight }) => match attempt {
+                // Gone or parked: there is nothing to share traffic with, and nothing to hold for.
+                Some(attempt) if attempt.alone || !attempt.old.is_some_and(|old| self.shows(target, id, old)) => Ok(()),
                 Some(attempt) => held_long_enough(workload, attempt, *weight, entry.t),
                 None => Ok(()),
             },
@@ -56,8 +57,11 @@ impl Oracle {
                 parked,
                 ..
             }) => match attempt {
-                Some(attempt) if has(Feature::Standby) => kept_for_a_way_back(workload, target, attempt, parked),
-                _ => Ok(()),
+                Some(attempt) => {
+                    let shown = |number: &GenNumber| self.shows(target, id, *number);
+                    kept_for_a_way_back(workload, target, attempt, parked, &shown)
+                }
+                None => Ok(()),
             },
             Body::Intent(intent) => match (&intent.verb, attempt) {
                 (Verb::Launch { .. }, Some(attempt)) => jobs_done(workload, attempt, target, Hook::Before),
@@ -69,7 +73,8 @@ impl Oracle {
                         .map_or(0, |share| share.live);
                     let steps = workload.spec.as_ref().map_or(&[][..], |spec| spec.strategy.steps());
                     // A weight that an amended manifest does not name any more has no hold.
-                    let waits = steps.iter().any(|step| step.weight == attempt.weight) && !is_way_back(attempt);
+                    let old_is_there = attempt.old.is_some_and(|old| self.shows(target, id, old));
+                    let waits = old_is_there && steps.iter().any(|step| step.weight == attempt.weight) && !is_way_back(attempt);
                     if live > attempt.weight && waits && attempt.passed != Some(attempt.weight) {
                         return Err(format!(
                             "section 4: weight rises from {} to {live} before the step has passed",
@@ -209,7 +214,13 @@ fn approved(workload: &WorkloadFacts, attempt: &AttemptFacts, live: u32) -> Chec
 }
 
 /// The last `standby` generations stay, the newest of them the one that was replaced; a known-bad one is no way back.
-fn kept_for_a_way_back(workload: &WorkloadFacts, target: &str, attempt: &AttemptFacts, parked: &[GenNumber]) -> Check {
+fn kept_for_a_way_back(
+    workload: &WorkloadFacts,
+    target: &str,
+    attempt: &AttemptFacts,
+    parked: &[GenNumber],
+    shown: &dyn Fn(&GenNumber) -> bool,
+) -> Check {
     let Some(spec) = &workload.spec else { return Ok(()) };
     if parked.len() > spec.standby as usize {
         return Err(format!(
@@ -225,7 +236,9 @@ fn kept_for_a_way_back(workload: &WorkloadFacts, target: &str, attempt: &Attempt
     let old = attempt
         .old
         .filter(|_| spec.standby > 0 && !attempt.heal && attempt.can.staged);
-    let old = old.filter(|old| !known_bad(old));
+    // What a foreign hand took is not there to be kept, nor what went while the manifest said otherwise.
+    let amended = workload.spec_seq > attempt.seq;
+    let old = old.filter(|old| !known_bad(old) && !amended && shown(old));
     match old {
         Some(old) if parked.last() != Some(&old) => Err(format!(
             "section 5: generation {old} was replaced and does not stay parked: {parked:?}"

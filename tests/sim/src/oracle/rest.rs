@@ -11,6 +11,7 @@ use holdfast_core::engine::Engine;
 use holdfast_core::entry::*;
 use holdfast_core::ids::{FULL_SHARE, GenNumber, WorkloadId};
 use holdfast_core::state::{Claim, UnitState, WorkloadState};
+use holdfast_core::target::FaultClass;
 
 /// The plan checker stalls a unit or a rollout where a planner is wrong.
 pub fn check_engine(engine: &Engine) -> Check {
@@ -80,7 +81,7 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
     }
     let waiting = daemon.engine.waiting(id, None);
     // With the registry gone for good, new bytes come to no target.
-    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| waiting.on == "pin")
+    let pinning = world.scenario.registry_lost && waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "pin" | "selection"))
         // Held, with the reason: what it replaces could not be pulled again.
         || waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "way-back" | "dependency"));
     let Some(request) = &workload.request else {
@@ -179,7 +180,8 @@ fn asked(workload: &WorkloadState, daemon: &Daemon, id: &WorkloadId) -> bool {
 fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, unit: &UnitState) -> Check {
     let waiting = daemon.engine.waiting(id, Some(&target.to_owned()));
     let room = world.scenario.places[target].room.is_some();
-    let no_room = room && waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "room" | "capacity" | "retry"));
+    let refused = matches!(unit.last_fault, Some((FaultClass::Exhausted, _)));
+    let no_room = room && (refused || waiting.is_some_and(|waiting| waiting.on == "room"));
     let guarded =
         waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heal-guard" | "approval" | "decision" | "job-lost"));
     let held = world.sites[target].of(id.as_str());
@@ -201,7 +203,7 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
     expected.sort_unstable();
     if there != expected {
         return Err(format!(
-            "{target} has generations {there:?}; current is {:?}, parked {:?}",
+            "{target} has generations {there:?}; current is {:?}, parked {:?}, waiting on {waiting:?}",
             unit.current, unit.parked
         ));
     }

@@ -249,8 +249,12 @@ impl Site {
 
     fn retire(&mut self, effect: &Effect, workload: &str, number: GenNumber, last: bool) -> Result<Progress, Fault> {
         let by_instances = self.abilities.routing == Routing::Fixed;
+        let has_traffic = self
+            .shares(&self.of(workload), effect.now)
+            .get(&number)
+            .is_some_and(|live| *live > 0);
         let held = self.held.entry(workload.to_owned()).or_default();
-        if !last && !by_instances && held.route.get(&number).is_some_and(|live| *live > 0) {
+        if !last && !by_instances && has_traffic {
             return fault(FaultClass::Conflict, "it has traffic");
         }
         if last && held.generations.keys().any(|other| *other != number) {

@@ -1,6 +1,6 @@
 //! The way back: why an attempt turns round, and how the old generation gets all traffic again before the candidate goes.
 
-use super::route::{Routed, route_to};
+use super::route::{Routed, route_to, set_route};
 use super::*;
 use crate::ids::FULL_SHARE;
 use crate::spec::Rollback;
@@ -195,7 +195,7 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         let last = c.unit.current.is_none() && seen.generations.len() == 1;
         return match candidate {
             None => ended(),
-            Some(_) if !last && seen.share(attempt.generation) > 0 => offline(c, seen),
+            Some(_) if !last && !seen.is_offline(attempt.generation) => offline(c, seen),
             Some(_) => c.act(Verb::Retire {
                 generation: attempt.generation,
                 last,
@@ -213,13 +213,13 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         // Where two cannot be there at once, or there is no room for both, the candidate makes room first.
         let no_room = matches!(c.unit.last_fault, Some((FaultClass::Exhausted, _)));
         if (!can.overlap || no_room) && candidate.is_some() {
-            return match seen.share(attempt.generation) {
-                0 => retire_candidate(),
-                _ if can.overlap && old.ready > 0 => match route_to(c, &can, seen, old.number, old.number, FULL_SHARE) {
+            return match () {
+                () if seen.is_offline(attempt.generation) => retire_candidate(),
+                () if can.overlap && old.ready > 0 => match route_to(c, &can, seen, old.number, old.number, FULL_SHARE) {
                     Routed::Yes => retire_candidate(),
                     Routed::No(plan) => plan,
                 },
-                _ => offline(c, seen),
+                () => offline(c, seen),
             };
         }
         return c.act(Verb::Scale {
@@ -228,6 +228,12 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         });
     }
     if old.ready == 0 && old.wanted.is_some() {
+        if c.is_short() {
+            return c.act(Verb::Scale {
+                generation: old.number,
+                size,
+            });
+        }
         return c.look("healthy", "waiting until the old generation is ready again", c.unit.phase_t);
     }
     if let Routed::No(plan) = route_to(c, &can, seen, old.number, old.number, FULL_SHARE) {
@@ -254,7 +260,7 @@ fn offline(c: &UnitContext, seen: &Seen) -> UnitPlan {
     match shares.first() {
         Some(first) => {
             let lead = first.number;
-            c.act(Verb::Route { shares, lead })
+            set_route(c, shares, lead)
         }
         None => c.look_at_target(),
     }

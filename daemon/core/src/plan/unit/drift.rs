@@ -2,7 +2,7 @@
 //! new generation, a size, a route. Never by patching.
 
 use super::rest::idle;
-use super::route::reads_as;
+use super::route::{reads_as, set_route};
 use super::*;
 use crate::ids::{FULL_SHARE, GenNumber};
 use crate::target::{Routing, Share};
@@ -10,8 +10,6 @@ use crate::target::{Routing, Share};
 /// Heals of one unit within an hour.
 pub const HEALS_PER_UNIT: usize = 3;
 const HOUR_MS: Millis = 3_600_000;
-/// Fewer ready instances than wanted for so long are missing, not starting.
-const SHORT_MS: Millis = 60_000;
 /// A target that could not say what differs is asked again after so long.
 const DIFF_AGAIN_MS: Millis = 60_000;
 
@@ -58,7 +56,9 @@ pub(super) fn heal(c: &UnitContext) -> UnitPlan {
             record(c, found.what, found.wanted, found.seen, DriftAnswer::Nothing)
         };
     }
+    // What is written down was counted then.
     if found.answer.counts()
+        && (!known || found.answer == DriftAnswer::Replace)
         && let Some(plan) = guard(c, &found)
     {
         return plan;
@@ -79,15 +79,7 @@ pub(super) fn heal(c: &UnitContext) -> UnitPlan {
         return plan;
     }
     match found.verb {
-        Some(verb) if matches!(verb, Verb::Route { .. }) && c.facts.call.route_repeats > 0 => {
-            let again_at = c.facts.call.routed_t + backoff_ms(c.facts.call.route_repeats);
-            if c.now >= again_at {
-                return c.act(verb);
-            }
-            let mut plan = c.look("route", "the weights do not read back as set yet", c.unit.phase_t);
-            plan.wake_at = earliest(plan.wake_at, Some(again_at));
-            plan
-        }
+        Some(Verb::Route { shares, lead }) => set_route(c, shares, lead),
         Some(verb) => c.act(verb),
         None => UnitPlan {
             look_at: Some(c.looked_t() + IDLE_LOOK_MS),
@@ -243,12 +235,20 @@ fn edited(c: &UnitContext, known: &GenState, state: &GenerationState) -> Result<
 }
 
 fn wrong_size(c: &UnitContext, can: &Abilities, known: &GenState, state: &GenerationState) -> Option<Found> {
+    if state.wanted.is_none() && c.is_short() {
+        return Some(Found {
+            what: DriftKind::Instances,
+            wanted: "ready".into(),
+            seen: "not ready, and there is nothing to count".into(),
+            answer: DriftAnswer::Replace,
+            verb: None,
+        });
+    }
     // What was never given a size (not staged, adopted) has none to keep to.
     let wanted = state.wanted.filter(|_| known.size > 0)?;
     let scaled = can.sizing == Sizing::Planned && wanted != known.size;
     let below_floor = can.sizing == Sizing::Automatic && wanted < known.size;
-    let short_ms = c.facts.short_since.map_or(0, |since| c.now.saturating_sub(since));
-    let missing = state.ready < wanted && short_ms >= SHORT_MS && state.phase != GenPhase::Failing;
+    let missing = state.ready < wanted && c.is_short() && state.phase != GenPhase::Failing;
     let size = if missing { wanted } else { known.size };
     (scaled || below_floor || missing).then(|| Found {
         what: DriftKind::Instances,

@@ -4,9 +4,10 @@ use super::back::{condemn, give_up_after_faults, turn_back};
 use super::jobs::run_jobs;
 use super::rolling::{first_rolling_size, make_room};
 use super::route::{Routed, route_to};
-use super::shift::{analyse, shift, steps, with_measure};
+use super::shift::{analyse, approval, shift, steps, with_measure};
 use super::*;
 use crate::ids::{FULL_SHARE, GenNumber};
+use crate::plan::health::{NOT_PROBED, PROBE_FAILED};
 use crate::spec::share_of;
 use crate::target::Hook;
 use serde_json::json;
@@ -14,7 +15,7 @@ use serde_json::json;
 /// The target's word on its room is asked for again after so long.
 const ROOM_FRESH_MS: Millis = 15_000;
 /// Reasons for which health is not known through no fault of the release.
-const NOT_ITS_FAULT: [&str; 4] = ["probe-not-possible", "not-probed", "digests", "not-seen"];
+const NOT_ITS_FAULT: [&str; 4] = ["probe-not-possible", NOT_PROBED, "digests", "not-seen"];
 
 pub(super) fn advance(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     if let Some(plan) = give_up_after_faults(c, attempt) {
@@ -143,6 +144,10 @@ fn bring_up(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, can: &
     };
     let old = attempt.old.and_then(|old| seen.generation(old));
     if !can.staged {
+        // The route that makes it gives it all traffic.
+        if let Some(plan) = approval(c, attempt, spec, FULL_SHARE) {
+            return plan;
+        }
         return match route_to(c, can, seen, attempt.generation, attempt.generation, FULL_SHARE) {
             Routed::No(plan) => plan,
             Routed::Yes => c.look(
@@ -298,7 +303,7 @@ pub(super) fn watch(c: &UnitContext, attempt: &AttemptState) -> Option<UnitPlan>
         // Instances that were asked for just now may take as long to start as the first ones did.
         let starting = matches!(state.phase, GenPhase::Starting | GenPhase::Ready)
             && state.wanted.is_some_and(|wanted| state.ready < wanted)
-            && !matches!(reason, "restarted" | "probe-failed");
+            && !matches!(reason, "restarted" | PROBE_FAILED);
         let patience_ms = if starting {
             spec.health.timeout_ms
         } else {
@@ -372,12 +377,19 @@ pub(super) fn retire(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     let Some(seen) = c.fresh() else {
         return c.look_at_target();
     };
-    if seen.generation(attempt.generation).is_none() {
-        return c.look(
-            "target",
-            "the proven generation is not seen; nothing is retired",
-            c.unit.phase_t,
-        );
+    let state = seen
+        .generation(attempt.generation)
+        .filter(|state| state.wanted.is_some() || !c.is_short());
+    let Some(state) = state else {
+        return replaced_in_vain(c, attempt, seen);
+    };
+    if c.is_short()
+        && let Some(size) = state.wanted.filter(|wanted| state.ready < *wanted)
+    {
+        return c.act(Verb::Scale {
+            generation: attempt.generation,
+            size,
+        });
     }
     let can = attempt.can();
     let from = attempt.old.unwrap_or(attempt.generation);
@@ -410,6 +422,25 @@ pub(super) fn retire(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
         message: format!("generation {} serves alone", attempt.generation),
         parked: keep,
     })
+}
+
+/// The proven generation is gone before everything else was. What it replaced serves again, if it is still there; if not, what
+/// is missing is healed like any drift.
+fn replaced_in_vain(c: &UnitContext, attempt: &AttemptState, seen: &Seen) -> UnitPlan {
+    match attempt.old.and_then(|old| seen.generation(old)) {
+        Some(_) => turn_back(
+            c,
+            AttemptOutcome::CouldNotTry,
+            "vanished",
+            "the new generation is gone from the target, or does not come up again".into(),
+        ),
+        None => c.change(AttemptChange::Ended {
+            outcome: AttemptOutcome::Succeeded,
+            reason: "vanished".into(),
+            message: format!("generation {} was proven, and is gone since", attempt.generation),
+            parked: to_keep(c, attempt, seen),
+        }),
+    }
 }
 
 /// The last `standby` generations that are still there stay for a way back; a quarantined one never does.

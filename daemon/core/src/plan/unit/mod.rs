@@ -29,6 +29,8 @@ pub const FAULTS_BEFORE_GIVING_UP: u32 = 5;
 const UNHEALTHY_INTERVALS: Millis = 3;
 /// How often a target without anything to do is looked at.
 pub const IDLE_LOOK_MS: Millis = 60_000;
+/// Fewer ready instances than wanted for so long are missing, not starting.
+const SHORT_MS: Millis = 60_000;
 /// A probe is made at least so often while its answer matters.
 const PROBE_DEADLINE_MS: Millis = 10_000;
 /// Waits that nothing ends by itself: a unit in one of them turns to a newer request at once.
@@ -113,6 +115,12 @@ impl<'a> UnitContext<'a> {
         self.look.as_ref().map_or(0, |look| look.asked_t)
     }
 
+    /// Instances of the generation that should serve are missing: they have had the time to start.
+    fn is_short(&self) -> bool {
+        let since = self.facts.short_since;
+        since.is_some_and(|since| self.now.saturating_sub(since) >= SHORT_MS)
+    }
+
     fn spec(&self) -> Option<&'a WorkloadSpec> {
         self.workload.spec.as_ref()
     }
@@ -185,7 +193,8 @@ impl<'a> UnitContext<'a> {
         match &self.unit.last_fault {
             Some((class, message)) if self.unit.faults > 0 && self.now < again_at => {
                 let text = format!("{} answered {}: {message}", verb.name(), class.as_str());
-                self.wait("retry", text, self.unit.last_fault_t, Some(again_at))
+                let on = if *class == FaultClass::Exhausted { "room" } else { "retry" };
+                self.wait(on, text, self.unit.last_fault_t, Some(again_at))
             }
             _ => UnitPlan {
                 verb: Some(verb),

@@ -47,7 +47,7 @@ pub(super) fn make_room(c: &UnitContext, spec: &WorkloadSpec, can: &Abilities, o
 fn is_stable(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec) -> bool {
     let health = &c.facts.health;
     let since = health.healthy_since.filter(|_| health.generation == attempt.generation);
-    since.is_some_and(|since| c.looked_since() >= since + spec.health.stable_ms)
+    since.is_some_and(|since| c.looked_since() >= since.max(health.sized_t) + spec.health.stable_ms)
 }
 
 /// One turn: traffic for the new instances that are ready, then old ones that are not needed go, then new ones come.
@@ -87,7 +87,10 @@ pub(super) fn roll(
     };
     let free = (size + surge).saturating_sub(new_wanted + old_wanted);
     // Enough of them, or as many as there can be before the last old ones go.
-    let enough = new_ready >= size || (new_ready >= floor && new_ready == new_wanted && free == 0 && old_wanted > 0);
+    let old_is_gone = attempt.old.is_some() && old.is_none();
+    let enough = new_ready >= size
+        || (old_is_gone && new_ready > 0)
+        || (new_ready >= floor && new_ready == new_wanted && free == 0 && old_wanted > 0);
     let weight = if enough {
         FULL_SHARE
     } else {
@@ -113,6 +116,12 @@ pub(super) fn roll(
         return c.act(Verb::Scale {
             generation: old.number,
             size: fewer,
+        });
+    }
+    if let Some(old) = old.filter(|old| c.is_short() && old_ready < old_wanted && old.number != new.number) {
+        return c.act(Verb::Scale {
+            generation: old.number,
+            size: old_wanted,
         });
     }
     if new_wanted < size && free > 0 && healthy {

@@ -44,16 +44,19 @@ pub(super) fn route_to(c: &UnitContext, can: &Abilities, seen: &Seen, from: GenN
     if shares.iter().map(|share| share.live).sum::<u32>() != FULL_SHARE {
         return Routed::No(c.look("target", "waiting until the target shows both generations", c.unit.phase_t));
     }
-    if c.facts.call.route_repeats > 0 {
-        let again_at = c.facts.call.routed_t + backoff_ms(c.facts.call.route_repeats);
-        if c.now < again_at {
-            let mut plan = c.look("route", "the weights do not read back as set yet", c.unit.phase_t);
-            plan.wake_at = earliest(plan.wake_at, Some(again_at));
-            return Routed::No(plan);
-        }
-    }
     let lead = if weight == FULL_SHARE { to } else { from };
-    Routed::No(c.act(Verb::Route { shares, lead }))
+    Routed::No(set_route(c, shares, lead))
+}
+
+/// A route that was done and does not read back is set again, not at once.
+pub(super) fn set_route(c: &UnitContext, shares: Vec<Share>, lead: GenNumber) -> UnitPlan {
+    let again_at = c.facts.call.routed_t + backoff_ms(c.facts.call.route_repeats);
+    if c.facts.call.route_repeats == 0 || c.now >= again_at {
+        return c.act(Verb::Route { shares, lead });
+    }
+    let mut plan = c.look("route", "the weights do not read back as set yet", c.unit.phase_t);
+    plan.wake_at = earliest(plan.wake_at, Some(again_at));
+    plan
 }
 
 /// Whether an observed share is the wanted one. In a pool a share follows the ready instances: only in or out can be set.

@@ -13,10 +13,11 @@ use crate::spec::{Analysis, AnalysisSource, share_of};
 use serde_json::json;
 
 /// Weights and holds that this attempt goes through; a way back goes straight to all, and so does what has no old generation
-/// to share with: it was parked first, by a strategy that the manifest may have changed since.
+/// to share with: it was parked first, by a strategy that the manifest may have changed since, or it is gone.
 pub(super) fn steps(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec) -> Vec<(u32, Millis)> {
-    let old = attempt.old.and_then(|old| c.look.as_ref()?.seen.generation(old));
-    if is_way_back(c, attempt) || old.is_some_and(is_parked) {
+    let seen = c.look.as_ref().map(|look| &look.seen);
+    let has_old = |old| seen.is_none_or(|seen| seen.generation(old).is_some_and(|old| !is_parked(old)));
+    if is_way_back(c, attempt) || !attempt.old.is_some_and(has_old) {
         return vec![(FULL_SHARE, 0)];
     }
     spec.strategy.steps().iter().map(|step| (step.weight, step.hold_ms)).collect()
@@ -75,7 +76,7 @@ pub(super) fn shift(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
 }
 
 /// The wait for people's yes to this weight, if it is not there yet. What was proven here before needs none.
-fn approval(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, weight: u32) -> Option<UnitPlan> {
+pub(super) fn approval(c: &UnitContext, attempt: &AttemptState, spec: &WorkloadSpec, weight: u32) -> Option<UnitPlan> {
     let wanted = spec.approval.as_ref()?;
     if attempt.heal || c.unit.has_proven(&attempt.release, &attempt.captured) {
         return None;

@@ -247,8 +247,12 @@ impl UnitState {
                 Verb::Route { lead, .. } => Some(*lead),
                 Verb::Retire { .. } | Verb::Run { .. } => None,
             };
-            if let Some(attempt) = self.attempt.as_mut().filter(|attempt| Some(attempt.generation) == made) {
-                attempt.launched = true;
+            if let Some(attempt) = self
+                .attempt
+                .as_mut()
+                .filter(|attempt| Some(attempt.generation) == made && !attempt.launched)
+            {
+                (attempt.launched, attempt.launch_t) = (true, entry.t);
             }
         }
         if outcome.closed {
