@@ -213,6 +213,7 @@ impl Engine {
                     candidate: facts.candidate.take(),
                     ..PinFacts::default()
                 };
+                self.observe_tag(&reference, &resolved.digest);
                 self.record_pin(&workload, reference, resolved);
             }
         }

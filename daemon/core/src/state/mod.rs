@@ -9,7 +9,8 @@ mod workload;
 pub use target::{Claim, KnownTarget, TargetState};
 pub use unit::{AttemptState, DriftState, GenState, LastAttempt, OpenIntent, UnitState};
 pub use workload::{
-    ApprovalState, JobOutcome, JobState, PinState, QuarantineState, ReleaseState, Request, SelectionState, WorkloadState, job_key,
+    ApprovalState, INCIDENTS_MAX, JobOutcome, JobState, PinState, QuarantineState, ReleaseState, Request, SelectionState,
+    WorkloadState, job_key,
 };
 
 use crate::entry::SourceProblem;

@@ -8,6 +8,9 @@ use crate::target::Hook;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Of one workload, open at the same time.
+pub const INCIDENTS_MAX: usize = 100;
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadState {
     pub spec: Option<WorkloadSpec>,
@@ -35,6 +38,9 @@ pub struct WorkloadState {
     pub jobs: BTreeMap<ReleaseId, BTreeMap<String, JobState>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<Frozen>,
+    /// Deploys with an open incident.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub incidents: BTreeSet<String>,
     pub request: Option<Request>,
     pub releases: BTreeMap<ReleaseId, ReleaseState>,
     pub quarantine: BTreeMap<ReleaseId, Vec<QuarantineState>>,

@@ -32,7 +32,7 @@ impl State {
             Body::Plugin(plugin) => {
                 self.plugins.insert(plugin.digest.clone(), plugin.name.clone());
             }
-            Body::Clock(_) => {}
+            Body::Clock(_) | Body::ObservationRoot(_) => {}
             Body::Guard(guard) => match &entry.on.workload {
                 Some(_) => self.fold_workload(entry),
                 None if guard.class == "heals-per-hour" => self.heal_guard = Some(entry.seq),

@@ -3,8 +3,8 @@
 use crate::entry::*;
 use crate::ids::{ReleaseId, TargetName};
 use crate::state::{
-    ApprovalState, Frozen, JobOutcome, JobState, PinState, QuarantineState, ReleaseState, Request, SelectionState, WorkloadState,
-    job_key,
+    ApprovalState, Frozen, INCIDENTS_MAX, JobOutcome, JobState, PinState, QuarantineState, ReleaseState, Request, SelectionState,
+    WorkloadState, job_key,
 };
 use crate::target::{FaultClass, Verb};
 use std::collections::BTreeSet;
@@ -21,6 +21,12 @@ impl WorkloadState {
                 self.repins.insert(reference.clone(), entry.seq);
             }
             CommandVerb::Retry => self.retry(),
+            CommandVerb::OpenIncident { deploy } if self.incidents.len() < INCIDENTS_MAX => {
+                self.incidents.insert(deploy.clone());
+            }
+            CommandVerb::CloseIncident { deploy } => {
+                self.incidents.remove(deploy);
+            }
             _ => {}
         }
         let Some(request) = &mut self.request else { return };
