@@ -58,6 +58,8 @@ pub enum LedgerQuestion {
     Complete { by: FindBy, start: String },
     /// These entries.
     Entries { seqs: Vec<u64> },
+    /// A blob that is text, as all JSON is.
+    Blob { digest: holdfast_core::ids::Digest },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,11 +1,12 @@
 //! Where questions about the ledger are answered: by the index of the daemon that runs, else from the directory itself. Each
 //! answer is as of an entry; the index may be a moment behind the log.
 
+use super::audit::time::AsOf;
 use super::error::CliError;
 use crate::api::{Ask, ClientError, FindBy, LedgerQuestion, ask};
 use crate::operator;
 use holdfast_core::entry::Entry;
-use holdfast_core::ids::Seq;
+use holdfast_core::ids::{Digest, Seq};
 use holdfast_ledger::index::{By, keys};
 use holdfast_ledger::{Ledger, Options, Reader};
 use serde::Deserialize;
@@ -33,6 +34,11 @@ struct Found {
 }
 
 #[derive(Deserialize)]
+struct FoundBlob {
+    text: String,
+}
+
+#[derive(Deserialize)]
 struct Completed {
     as_of: Seq,
     keys: Vec<String>,
@@ -44,7 +50,7 @@ fn put<T: DeserializeOwned>(socket: &Path, question: LedgerQuestion) -> Result<T
 
 impl Book {
     /// `dir`: a copy of a ledger, instead of the configured one.
-    pub fn open(config: &Path, dir: Option<&Path>, as_of: Option<Seq>) -> Result<Self, CliError> {
+    pub fn open(config: &Path, dir: Option<&Path>, as_of: Option<&AsOf>) -> Result<Self, CliError> {
         let dir = match dir {
             Some(dir) => dir.to_owned(),
             None => {
@@ -54,7 +60,7 @@ impl Book {
                 match asked {
                     // An index that is not there yet, or was given up, knows nothing: the log does.
                     Ok(completed) if completed.as_of > 0 => {
-                        return Ok(Self::new(Answerer::Daemon(operator.socket()), completed.as_of, as_of));
+                        return Self::new(Answerer::Daemon(operator.socket()), completed.as_of).at(as_of);
                     }
                     Ok(_) | Err(ClientError::NotRunning { .. }) => operator.ledger_dir(),
                     Err(error) => return Err(error.into()),
@@ -64,7 +70,7 @@ impl Book {
         let reader = Ledger::open_read_only(&dir, Options::default())?.0.reader();
         let mut index: BTreeMap<(By, String), Vec<Seq>> = BTreeMap::new();
         let mut epoch = 1;
-        for entry in reader.iter(0, as_of.unwrap_or(u64::MAX)) {
+        for entry in reader.iter(0, u64::MAX) {
             let entry = entry?;
             if let holdfast_core::entry::Body::Term(term) = &entry.body {
                 epoch = term.epoch;
@@ -74,15 +80,35 @@ impl Book {
             }
         }
         let size = reader.size();
-        Ok(Self::new(Answerer::Directory(reader, index), size, as_of))
+        Self::new(Answerer::Directory(reader, index), size).at(as_of)
     }
 
-    fn new(from: Answerer, size: Seq, as_of: Option<Seq>) -> Self {
+    fn new(from: Answerer, size: Seq) -> Self {
         Self {
             from,
-            as_of: as_of.map_or(size, |as_of| as_of.min(size)),
+            as_of: size,
             known: Default::default(),
         }
+    }
+
+    /// As it was then. Wall time may have been set back: what counts is the first entry that is later.
+    fn at(mut self, as_of: Option<&AsOf>) -> Result<Self, CliError> {
+        match as_of {
+            None => {}
+            Some(AsOf::Size(size)) => self.as_of = self.as_of.min(*size),
+            Some(AsOf::Time(time)) => {
+                let (mut low, mut high) = (0, self.as_of);
+                while low < high {
+                    let middle = low + (high - low) / 2;
+                    match self.entries(&[middle])?.first() {
+                        Some(entry) if entry.wall <= time.0 => low = middle + 1,
+                        _ => high = middle,
+                    }
+                }
+                self.as_of = low;
+            }
+        }
+        Ok(self)
     }
 
     pub fn as_of(&self) -> Seq {
@@ -122,12 +148,45 @@ impl Book {
                 let Some(mut seqs) = keys.first().and_then(of).cloned() else {
                     return Ok(Vec::new());
                 };
+                seqs.truncate(seqs.partition_point(|seq| *seq < self.as_of));
                 for key in &keys[1..] {
                     let other = of(key);
                     seqs.retain(|seq| other.is_some_and(|other| other.binary_search(seq).is_ok()));
                 }
                 self.entries(&seqs)
             }
+        }
+    }
+
+    /// All entries from the first on, until `take` wants no more.
+    pub fn each_entry(&self, take: &mut dyn FnMut(&Entry) -> bool) -> Result<(), CliError> {
+        let mut from = 0;
+        while from < self.as_of {
+            let to = self.as_of.min(from + PAGE as u64);
+            let page: Vec<Entry> = match &self.from {
+                Answerer::Daemon(socket) => {
+                    let seqs = (from..to).collect();
+                    put::<Found>(socket, LedgerQuestion::Entries { seqs })?.entries
+                }
+                Answerer::Directory(reader, _) => reader.entries(from, to)?,
+            };
+            if !page.iter().all(&mut *take) {
+                return Ok(());
+            }
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// What an entry names by its digest.
+    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>, CliError> {
+        match &self.from {
+            Answerer::Daemon(socket) => {
+                let digest = digest.clone();
+                let blob: FoundBlob = put(socket, LedgerQuestion::Blob { digest })?;
+                Ok(blob.text.into_bytes())
+            }
+            Answerer::Directory(reader, _) => Ok(reader.blob(digest)?),
         }
     }
 

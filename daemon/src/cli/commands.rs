@@ -1,5 +1,6 @@
 //! Commands to the daemon: who says it and why goes into the ledger.
 
+use super::audit::deploy_and_workload;
 use super::draw::short;
 use super::error::CliError;
 use super::show::Out;
@@ -205,8 +206,8 @@ pub fn accept_rewrite(config: &Path, args: &AcceptArgs, out: &Out) -> Result<Exi
     command(config, None, None, Wish::AcceptRewrite { commit }, &args.why, out)
 }
 
-pub fn quarantine(config: &Path, command_: &QuarantineCommand, out: &Out) -> Result<ExitCode, CliError> {
-    match command_ {
+pub fn quarantine(config: &Path, wanted: &QuarantineCommand, out: &Out) -> Result<ExitCode, CliError> {
+    match wanted {
         QuarantineCommand::Lift { on, release } => {
             let release = release.clone();
             on_workload(config, on, Wish::Lift { release }, out)
@@ -244,4 +245,31 @@ pub fn quarantine(config: &Path, command_: &QuarantineCommand, out: &Out) -> Res
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+#[derive(clap::Subcommand)]
+pub enum IncidentCommand {
+    /// It hurts
+    Open(IncidentArgs),
+    /// It is over
+    Close(IncidentArgs),
+}
+
+#[derive(clap::Args)]
+pub struct IncidentArgs {
+    /// Deploy id, as in d1-42, or WORKLOAD@TARGET for its newest
+    #[arg(long)]
+    deploy: String,
+    #[command(flatten)]
+    why: Why,
+}
+
+pub fn incident(config: &Path, wanted: &IncidentCommand, out: &Out) -> Result<ExitCode, CliError> {
+    let (IncidentCommand::Open(args) | IncidentCommand::Close(args)) = wanted;
+    let (deploy, workload) = deploy_and_workload(config, &args.deploy)?;
+    let wish = match wanted {
+        IncidentCommand::Open(_) => Wish::OpenIncident { deploy },
+        IncidentCommand::Close(_) => Wish::CloseIncident { deploy },
+    };
+    command(config, Some(&workload), None, wish, &args.why, out)
 }

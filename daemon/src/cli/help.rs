@@ -116,6 +116,41 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("audit target", &["holdfast audit target site-a"]),
+    (
+        "audit workload",
+        &[
+            "holdfast audit workload shop",
+            "holdfast audit workload shop --as-of 2026-11-24",
+        ],
+    ),
+    (
+        "audit tags",
+        &[
+            "holdfast audit tags registry.example.com/shop:1.4",
+            "holdfast audit tags registry.example.com/shop:1.4 --from 2026-11-01 --to 2026-12-01",
+        ],
+    ),
+    (
+        "audit drift",
+        &["holdfast audit drift", "holdfast audit drift --target site-a --all"],
+    ),
+    ("audit unsigned", &["holdfast audit unsigned --as-of 2026-11-24"]),
+    (
+        "audit retention",
+        &["holdfast audit retention", "holdfast audit retention shop -n 5"],
+    ),
+    (
+        "audit dora",
+        &[
+            "holdfast audit dora",
+            "holdfast audit dora --by team --since 2026-11-01 --until 2026-12-01",
+        ],
+    ),
+    (
+        "incident open",
+        &["holdfast incident open --deploy d1-42 --reason \"checkout is slow\""],
+    ),
+    ("incident close", &["holdfast incident close --deploy d1-42"]),
     ("audit why", &["holdfast audit why d1-42", "holdfast audit why shop@site-a"]),
     (
         "explain",

@@ -3,7 +3,6 @@
 use super::error::CliError;
 use crate::operator::commented;
 use holdfast_core::ids::{hex, is_name};
-use std::io::Write as _;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};

@@ -122,6 +122,9 @@ enum Command {
     /// Ask what ran where, when, and why
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Write down that a deploy that had passed hurt its users, and when that was over
+    #[command(subcommand)]
+    Incident(commands::IncidentCommand),
     /// Print the JSON Schema of manifests, for editors
     Schema {
         /// That of the operator's holdfast.yaml instead
@@ -205,6 +208,7 @@ fn dispatch(cli: Cli, out: &show::Out) -> Result<ExitCode, CliError> {
         Command::Quarantine(command) => commands::quarantine(&config, command, out),
         Command::Ledger(command) => ledger::run(&config, command, out),
         Command::Audit(command) => audit::run(&config, command, out),
+        Command::Incident(command) => commands::incident(&config, command, out),
         Command::Schema { operator } => {
             let schema = if *operator {
                 crate::operator::schema()

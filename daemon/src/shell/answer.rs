@@ -85,6 +85,11 @@ pub(super) fn ledger(index: &Indexer, reader: &Reader, question: LedgerQuestion)
             let found = index.complete(by.into(), &start, 100).map_err(|error| error.to_string())?;
             Ok(json!({ "as_of": index.as_of(), "keys": found }))
         }
+        LedgerQuestion::Blob { digest } => {
+            let bytes = reader.blob(&digest).map_err(|error| error.to_string())?;
+            let text = String::from_utf8(bytes).map_err(|_| format!("blob {digest} is not text"))?;
+            Ok(json!({ "as_of": index.as_of(), "text": text }))
+        }
         LedgerQuestion::Entries { seqs } => {
             let seqs = seqs.get(..10_000).unwrap_or(&seqs);
             Ok(json!({ "as_of": index.as_of(), "entries": entries(reader, seqs)? }))

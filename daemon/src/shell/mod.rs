@@ -10,6 +10,8 @@ mod say;
 mod secrets;
 mod source;
 
+pub(crate) use answer::Blobs;
+pub(crate) use calls::pullable;
 pub use people::{People, Salt};
 pub use plugins::{PluginSet, PluginsError};
 pub use reload::Configured;
@@ -23,7 +25,6 @@ pub fn unix_ms() -> u64 {
 use crate::adapters::prometheus::{MetricSourceError, MetricSources};
 use crate::api::{ApiRequest, Query};
 use crate::operator::{Operator, OperatorError};
-use answer::Blobs;
 use holdfast_core::engine::{Engine, Input, Now, Output};
 use holdfast_core::entry::{Entry, Term};
 use holdfast_core::ids::{Digest, Millis, hex};

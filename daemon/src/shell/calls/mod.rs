@@ -6,6 +6,7 @@ mod pin;
 mod reads;
 mod verbs;
 
+pub(crate) use pin::pullable;
 pub(super) use verbs::call;
 
 use super::{Event, World};

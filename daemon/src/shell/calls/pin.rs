@@ -88,7 +88,7 @@ pub(super) async fn tags(registries: &Registries, repository: &str) -> Result<Ve
 }
 
 /// Ok when everything of the release is where it was: index, manifests, configs and layers. They are asked for, not pulled.
-pub(super) async fn pullable(registries: &Registries, blobs: &Blobs, release: Option<&ReleaseState>) -> Result<(), String> {
+pub(crate) async fn pullable(registries: &Registries, blobs: &Blobs, release: Option<&ReleaseState>) -> Result<(), String> {
     let release = release.ok_or("the release is not known any more")?;
     let images = |blob: &Digest| blobs.images(blob);
     match tokio::time::timeout(DEADLINE, all_there(registries, images, release)).await {
