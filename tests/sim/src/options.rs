@@ -84,6 +84,7 @@ pub const FEATURES_ON: &[Feature] = &[
     Feature::Recreate,
     Feature::Jobs,
     Feature::Approvals,
+    Feature::Drift,
     Feature::Standby,
     Feature::Selectors,
     Feature::DependsOn,

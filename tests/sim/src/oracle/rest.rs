@@ -201,6 +201,11 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
     let there: Vec<GenNumber> = held.generations.keys().copied().collect();
     let mut expected: Vec<GenNumber> = unit.parked.iter().copied().chain(unit.current).collect();
     expected.sort_unstable();
+    // Known-bad is not launched again, even where it is what was lost: a person decides.
+    let lost_for_good = waiting.is_some_and(|waiting| waiting.on == "quarantined");
+    if lost_for_good && !there.contains(&unit.current.unwrap_or(0)) {
+        return Ok(());
+    }
     if there != expected {
         return Err(format!(
             "{target} has generations {there:?}; current is {:?}, parked {:?}, waiting on {waiting:?}",
