@@ -93,7 +93,7 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
     };
     let explained = || match request.state {
         RolloutState::Refused => true,
-        RolloutState::Halted if workload.quarantine.contains_key(&request.release) => true,
+        RolloutState::Halted | RolloutState::Aborted if workload.quarantine.contains_key(&request.release) => true,
         RolloutState::Halted if world.scenario.registry_lost && request.reason == "ImagePull" => true,
         RolloutState::Halted if request.reason == "exhausted" => world.scenario.places.values().any(|place| place.room.is_some()),
         RolloutState::Rolling if asked(workload, daemon, id) => true,
