@@ -97,6 +97,19 @@ fn what_git_would_not_give_is_refused() {
         code == 1 && out.contains("error[symlink]") && out.contains("hint: replace the link"),
         "{out}"
     );
+    std::fs::remove_file(at("link.yaml")).unwrap();
+    std::os::unix::fs::symlink("/etc", at("vendor")).unwrap();
+    git2::Repository::init(at("modules/other")).unwrap();
+    let (code, out, _) = holdfast(dir.path(), &["validate", "."]);
+    assert!(
+        code == 1 && out.contains("--> vendor:1:1") && out.contains("error[submodule]") && out.contains("--> modules/other:1:1"),
+        "{out}"
+    );
+    std::fs::write(at(".gitignore"), "vendor\nmodules/\n").unwrap();
+    git2::Repository::init(dir.path()).unwrap();
+    std::fs::remove_dir_all(at("apps")).unwrap();
+    let (code, out, _) = holdfast(dir.path(), &["validate", "."]);
+    assert!(code == 0, "what Git ignores is in no commit: {out}");
 }
 
 #[test]
@@ -113,6 +126,13 @@ fn an_operators_file_is_known_by_its_content() {
 #[test]
 fn fields_are_explained() {
     let dir = repository();
+    for (arguments, title) in [
+        (vec!["schema"], "Holdfast manifest"),
+        (vec!["schema", "--operator"], "Holdfast operator configuration"),
+    ] {
+        let json: serde_json::Value = serde_json::from_str(&holdfast(dir.path(), &arguments).1).unwrap();
+        assert_eq!(json["title"], title);
+    }
     let (code, out, _) = holdfast(dir.path(), &["explain", "Workload.placement.waves"]);
     let expected = "Workload.placement.waves\n  How many targets, in name order, each wave has reached when it is over; none: all at once\n\ntype:     list of wave\ndefault:  none\nexample:\n  waves: [ { targets: 1, hold: 10m }, { targets: 100% } ]\n\n\
 FIELD    TYPE                  DEFAULT   MEANING\n\

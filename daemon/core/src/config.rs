@@ -3,9 +3,12 @@
 use crate::ids::{Digest, Millis};
 use crate::spec::TargetSpec;
 use crate::target::PluginRef;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Its canonical JSON is a blob that intents name, so that a plan can be replayed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EngineConfig {
     /// Alias of the repository: the first half of a workload's identity.
     pub repository: String,
@@ -44,7 +47,7 @@ impl Default for EngineConfig {
 }
 
 /// Which targets a plugin may drive, and the hash of what it is granted there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingRule {
     /// A target name, where `*` stands for any run of characters.
     pub target: String,

@@ -107,10 +107,11 @@ pub enum Body {
     Drift(Drift),
     Guard(Guard),
     Clock(ClockTick),
+    ObservationRoot(ObservationRoot),
 }
 
 impl Body {
-    pub const KINDS: [&'static str; 18] = [
+    pub const KINDS: [&'static str; 19] = [
         "term",
         "source",
         "spec",
@@ -129,6 +130,7 @@ impl Body {
         "drift",
         "guard",
         "clock",
+        "observation-root",
     ];
     pub fn kind(&self) -> &'static str {
         let at = match self {
@@ -150,6 +152,7 @@ impl Body {
             Body::Drift(_) => 15,
             Body::Guard(_) => 16,
             Body::Clock(_) => 17,
+            Body::ObservationRoot(_) => 18,
         };
         Self::KINDS[at]
     }
@@ -523,6 +526,13 @@ pub enum CommandVerb {
     },
     /// Heals beyond their limit may go on.
     AllowHeals,
+    /// What a deploy did to its users afterwards, as a person found it: for the figures, never for decisions.
+    OpenIncident {
+        deploy: String,
+    },
+    CloseIncident {
+        deploy: String,
+    },
 }
 
 impl CommandVerb {
@@ -543,6 +553,8 @@ impl CommandVerb {
             CommandVerb::Thaw => "thaw",
             CommandVerb::Repin { .. } => "repin",
             CommandVerb::AllowHeals => "allow-heals",
+            CommandVerb::OpenIncident { .. } => "open-incident",
+            CommandVerb::CloseIncident { .. } => "close-incident",
         }
     }
 }
@@ -643,6 +655,25 @@ pub struct Guard {
 /// Bounds what a crash costs an open hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockTick {}
+
+/// What polls of tags saw since the entry of this kind before, or since the daemon's start: the blob "observations", a list of
+/// `Observation` in canonical JSON. The blob's digest stands for all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservationRoot {
+    pub references: u32,
+    pub polls: u64,
+}
+
+/// How often one reference was seen at one digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    pub reference: String,
+    pub digest: Digest,
+    pub polls: u64,
+    /// Wall time of the first and the last of them.
+    pub first: String,
+    pub last: String,
+}
 
 fn is_zero(number: &u32) -> bool {
     *number == 0

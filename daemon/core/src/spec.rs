@@ -467,3 +467,12 @@ pub struct TargetSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, String>,
 }
+
+impl TargetSpec {
+    /// What a launch captures of it: canonical JSON of its `config` and `values`.
+    pub fn captured_bytes(&self) -> Vec<u8> {
+        let value = serde_json::json!({ "config": self.config, "values": self.values });
+        // Canonical form of a JSON value cannot fail; an empty body would only make a different hash.
+        serde_json_canonicalizer::to_vec(&value).unwrap_or_default()
+    }
+}

@@ -160,12 +160,15 @@ fn case() -> Case {
         ..WorkloadState::default()
     };
     let target = TargetState {
-        spec: Some(TargetSpec {
-            labels: BTreeMap::new(),
-            plugin: "edge".into(),
-            config: json!({}),
-            values: BTreeMap::new(),
-        }),
+        spec: Some(
+            TargetSpec {
+                labels: BTreeMap::new(),
+                plugin: "edge".into(),
+                config: json!({}),
+                values: BTreeMap::new(),
+            }
+            .into(),
+        ),
         presence: Some(Presence::Present),
         claim: Claim::Ours,
         ..TargetState::default()

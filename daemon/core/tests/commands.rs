@@ -360,3 +360,25 @@ fn a_held_wave_can_be_advanced() {
         CommandVerb::Advance
     );
 }
+
+#[test]
+fn an_incident_is_of_a_known_deploy_and_ends_once() {
+    let (bench, _) = Bench::rolling(None);
+    let mut engine = bench.engine();
+    let open = |deploy: &str| command(Wish::OpenIncident { deploy: deploy.into() });
+    let close = |deploy: &str| command(Wish::CloseIncident { deploy: deploy.into() });
+    let epoch = engine.state().epoch;
+    let known = format!("d{epoch}-0");
+    let unknown = format!("d{epoch}-{}", engine.state().size + 100);
+    for (request, expected) in [
+        (close(&known), "no-incident".to_owned()),
+        (open("nonsense"), "unknown-deploy".to_owned()),
+        (open(&unknown), "unknown-deploy".to_owned()),
+        (open(&known), format!("an incident of {known} is open")),
+        (open(&known), format!("an incident of {known} is open already")),
+        (close(&known), format!("the incident of {known} is over")),
+        (close(&known), "no-incident".to_owned()),
+    ] {
+        assert_eq!(say(&mut engine, request).word(), expected);
+    }
+}

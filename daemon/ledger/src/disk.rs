@@ -20,6 +20,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn len(&self, path: &str) -> io::Result<Option<u64>>;
     /// File names in a directory, sorted; empty when there is none.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// The whole content of a file, new or not. After an error any part of `bytes` may be in it.
+    fn create(&self, path: &str, bytes: &[u8]) -> io::Result<()>;
     /// Creates the file if need be. After an error any part of `bytes` may have been written.
     fn append(&self, path: &str, bytes: &[u8]) -> io::Result<()>;
     /// Creates the file if need be.
@@ -27,11 +29,15 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn truncate(&self, path: &str, len: u64) -> io::Result<()>;
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, path: &str) -> io::Result<()>;
+    /// A directory with the files in it, if it is there.
+    fn remove_dir(&self, dir: &str) -> io::Result<()>;
     fn sync_data(&self, path: &str) -> io::Result<()>;
     /// `dir` and the way to it.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
     /// Room for more, to an unprivileged process.
     fn available_bytes(&self) -> io::Result<u64>;
+    /// A handle to the same directory for another writer, which takes no open file away from this one.
+    fn sibling(&self) -> Self;
 }
 
 /// Why a file could not be replaced. After a failed sync the kernel may have dropped the pages and called them clean.
@@ -46,12 +52,7 @@ pub fn replace<D: Disk>(disk: &D, path: &str, bytes: &[u8]) -> Result<(), Replac
     let aside = format!("{path}{ASIDE}");
     let written = (|| {
         let failed = |in_sync| move |source| ReplaceError { in_sync, source };
-        // What a killed process left there.
-        match disk.remove(&aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(false)(error)),
-            _ => {}
-        }
-        disk.append(&aside, bytes).map_err(failed(false))?;
+        disk.create(&aside, bytes).map_err(failed(false))?;
         disk.sync_data(&aside).map_err(failed(true))?;
         disk.rename(&aside, path).map_err(failed(false))?;
         disk.sync_dir(parent(path)).map_err(failed(true))
@@ -68,6 +69,14 @@ pub const ASIDE: &str = ".tmp";
 
 pub fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+/// As `parent`, of a path of the file system.
+pub fn parent_dir(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    }
 }
 
 pub fn is_full(error: &io::Error) -> bool {
@@ -188,6 +197,13 @@ impl Disk for RealDisk {
         Ok(names)
     }
 
+    fn create(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.with_open(path, |file| {
+            file.set_len(0)?;
+            file.write_all_at(bytes, 0)
+        })
+    }
+
     fn append(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
         self.with_open(path, |file| {
             file.seek(SeekFrom::End(0))?;
@@ -212,6 +228,11 @@ impl Disk for RealDisk {
     fn remove(&self, path: &str) -> io::Result<()> {
         self.forget(path);
         std::fs::remove_file(self.path(path))
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        *lock(&self.inner.open) = None;
+        unless_missing(std::fs::remove_dir_all(self.path(dir))).map(drop)
     }
 
     fn sync_data(&self, path: &str) -> io::Result<()> {
@@ -245,5 +266,9 @@ impl Disk for RealDisk {
     fn available_bytes(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(self.root())?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn sibling(&self) -> Self {
+        Self::existing(self.root())
     }
 }

@@ -54,6 +54,8 @@ pub enum LogError {
     NoSuchEntry { seq: u64, size: u64 },
     #[error("{path} of the ledger is damaged at entry {seq}: {what}")]
     Damaged { path: String, seq: u64, what: &'static str },
+    #[error("the log's entries are not those that its root was made of")]
+    Rewritten,
 }
 
 /// What readers in other threads share with the writer: nothing in it is less than committed.

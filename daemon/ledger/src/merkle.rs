@@ -72,27 +72,67 @@ pub fn root(leaves: &[Hash]) -> Hash {
     frontier.root()
 }
 
-/// Largest power of two below `n`, for n > 1.
-fn split(n: usize) -> usize {
-    1 << (usize::BITS - 1 - (n - 1).leading_zeros())
+/// Where complete subtrees come from: tiles, the log, or a slice of leaf hashes.
+pub trait Subtrees {
+    type Error;
+
+    /// The hash over the leaves `index << level` up to `(index + 1) << level`.
+    fn subtree(&self, level: u32, index: u64) -> Result<Hash, Self::Error>;
 }
 
-/// Audit path of leaf `index`; none when it is not in the tree.
-pub fn inclusion_proof(leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
-    if index >= leaves.len() {
-        return None;
+impl Subtrees for [Hash] {
+    type Error = std::convert::Infallible;
+
+    fn subtree(&self, level: u32, index: u64) -> Result<Hash, Self::Error> {
+        let from = (index << level) as usize;
+        Ok(root(&self[from..from + (1 << level)]))
     }
-    if leaves.len() == 1 {
-        return Some(Vec::new());
-    }
-    let k = split(leaves.len());
-    let (mut path, sibling) = if index < k {
-        (inclusion_proof(&leaves[..k], index)?, root(&leaves[k..]))
+}
+
+/// Largest power of two below `n`, for n > 1.
+fn split(n: u64) -> u64 {
+    1 << (u64::BITS - 1 - (n - 1).leading_zeros())
+}
+
+/// Root over the first `size` leaves.
+pub fn root_of<S: Subtrees + ?Sized>(tree: &S, size: u64) -> Result<Hash, S::Error> {
+    if size == 0 {
+        Ok(empty_root())
     } else {
-        (inclusion_proof(&leaves[k..], index - k)?, root(&leaves[..k]))
-    };
-    path.push(sibling);
-    Some(path)
+        range_root(tree, 0, size)
+    }
+}
+
+/// `from` is a multiple of the largest power of two that fits the range.
+fn range_root<S: Subtrees + ?Sized>(tree: &S, from: u64, to: u64) -> Result<Hash, S::Error> {
+    let leaves = to - from;
+    if leaves.is_power_of_two() {
+        let level = leaves.trailing_zeros();
+        return tree.subtree(level, from >> level);
+    }
+    let middle = from + split(leaves);
+    Ok(node_hash(&range_root(tree, from, middle)?, &range_root(tree, middle, to)?))
+}
+
+/// Audit path of leaf `index` in the tree of `size`; none when it is not in the tree.
+pub fn inclusion_proof<S: Subtrees + ?Sized>(tree: &S, index: u64, size: u64) -> Result<Option<Vec<Hash>>, S::Error> {
+    if index >= size {
+        return Ok(None);
+    }
+    let (mut from, mut to) = (0, size);
+    let mut path = Vec::new();
+    while to - from > 1 {
+        let middle = from + split(to - from);
+        if index < middle {
+            path.push(range_root(tree, middle, to)?);
+            to = middle;
+        } else {
+            path.push(range_root(tree, from, middle)?);
+            from = middle;
+        }
+    }
+    path.reverse();
+    Ok(Some(path))
 }
 
 /// Checks an audit path (RFC 9162 section 2.1.3.2).
@@ -120,26 +160,29 @@ pub fn verify_inclusion(leaf: Hash, index: u64, size: u64, path: &[Hash], expect
     last == 0 && node == *expected
 }
 
-/// Proof that the tree of `old` leaves is a prefix of this one; none when it is not shorter.
-pub fn consistency_proof(leaves: &[Hash], old: usize) -> Option<Vec<Hash>> {
-    if old == 0 || old > leaves.len() {
-        return None;
+/// Proof that the tree of `old` leaves is the beginning of the tree of `new`; none when it is empty or larger.
+pub fn consistency_proof<S: Subtrees + ?Sized>(tree: &S, old: u64, new: u64) -> Result<Option<Vec<Hash>>, S::Error> {
+    if old == 0 || old > new {
+        return Ok(None);
     }
-    Some(subproof(leaves, old, true))
-}
-
-fn subproof(leaves: &[Hash], old: usize, whole: bool) -> Vec<Hash> {
-    if old == leaves.len() {
-        return if whole { Vec::new() } else { vec![root(leaves)] };
+    let (mut from, mut to) = (0, new);
+    let mut proof = Vec::new();
+    while to != old {
+        let middle = from + split(to - from);
+        if old <= middle {
+            proof.push(range_root(tree, middle, to)?);
+            to = middle;
+        } else {
+            proof.push(range_root(tree, from, middle)?);
+            from = middle;
+        }
     }
-    let k = split(leaves.len());
-    let (mut proof, sibling) = if old <= k {
-        (subproof(&leaves[..k], old, whole), root(&leaves[k..]))
-    } else {
-        (subproof(&leaves[k..], old - k, false), root(&leaves[..k]))
-    };
-    proof.push(sibling);
-    proof
+    // What is left is whole in both trees. When it is the whole old tree, the verifier has its root already.
+    if from > 0 {
+        proof.push(range_root(tree, from, to)?);
+    }
+    proof.reverse();
+    Ok(Some(proof))
 }
 
 /// Checks a consistency proof (RFC 9162 section 2.1.4.2).
@@ -226,29 +269,22 @@ mod tests {
         const F: &str = "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7";
         const G: &str = "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a";
         let leaves: Vec<Hash> = LEAVES.iter().map(|leaf| leaf_hash(leaf)).collect();
-        let text = |proof: Option<Vec<Hash>>| -> Vec<String> {
-            let proof = proof.unwrap();
-            proof.iter().map(|hash| holdfast_core::ids::hex(hash)).collect()
-        };
-        assert_eq!(text(inclusion_proof(&leaves, 0)), [A, B, C]);
-        assert_eq!(text(inclusion_proof(&leaves, 5)), [D, E, F]);
-        assert_eq!(text(consistency_proof(&leaves, 1)), [A, B, C]);
-        assert_eq!(text(consistency_proof(&leaves, 6)), [G, E, F]);
+        let text = |proof: Vec<Hash>| -> Vec<String> { proof.iter().map(|hash| holdfast_core::ids::hex(hash)).collect() };
+        assert_eq!(text(inclusion(&leaves, 0)), [A, B, C]);
+        assert_eq!(text(inclusion(&leaves, 5)), [D, E, F]);
+        assert_eq!(text(consistency(&leaves, 1)), [A, B, C]);
+        assert_eq!(text(consistency(&leaves, 6)), [G, E, F]);
         let root = |size: usize| root(&leaves[..size]);
-        assert!(verify_inclusion(
-            leaves[5],
-            5,
-            8,
-            &inclusion_proof(&leaves, 5).unwrap(),
-            &root(8)
-        ));
-        assert!(verify_consistency(
-            6,
-            8,
-            &root(6),
-            &root(8),
-            &consistency_proof(&leaves, 6).unwrap()
-        ));
+        assert!(verify_inclusion(leaves[5], 5, 8, &inclusion(&leaves, 5), &root(8)));
+        assert!(verify_consistency(6, 8, &root(6), &root(8), &consistency(&leaves, 6)));
+    }
+
+    fn inclusion(tree: &[Hash], index: u64) -> Vec<Hash> {
+        inclusion_proof(tree, index, tree.len() as u64).unwrap().unwrap()
+    }
+
+    fn consistency(tree: &[Hash], old: u64) -> Vec<Hash> {
+        consistency_proof(tree, old, tree.len() as u64).unwrap().unwrap()
     }
 
     #[test]
@@ -257,8 +293,9 @@ mod tests {
         for size in 1..leaves.len() {
             let tree = &leaves[..size];
             let whole = root(tree);
+            assert_eq!(root_of(tree, size as u64), Ok(whole));
             for index in 0..size {
-                let path = inclusion_proof(tree, index).unwrap();
+                let path = inclusion(tree, index as u64);
                 assert!(verify_inclusion(tree[index], index as u64, size as u64, &path, &whole));
                 assert!(!verify_inclusion(
                     leaf_hash(b"other"),
@@ -278,7 +315,7 @@ mod tests {
                 }
             }
             for old in 1..=size {
-                let proof = consistency_proof(tree, old).unwrap();
+                let proof = consistency(tree, old as u64);
                 let before = root(&tree[..old]);
                 assert!(
                     verify_consistency(old as u64, size as u64, &before, &whole, &proof),

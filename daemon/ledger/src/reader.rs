@@ -3,9 +3,12 @@
 use crate::blobs;
 use crate::disk::{Disk, RealDisk};
 use crate::log::{LogError, Shared, read_lock, read_range};
-use crate::merkle::{self, Frontier, Hash, leaf_hash};
+use crate::merkle::{self, Frontier, Hash, Subtrees, leaf_hash};
 use crate::options::{Options, Room};
 use crate::store::LedgerError;
+use crate::tlog::checkpoint::{Checkpoint, SignedCheckpoint};
+use crate::tlog::proof::TlogProof;
+use crate::tlog::tile::{self, Tiles};
 use holdfast_core::entry::Entry;
 use holdfast_core::ids::Digest;
 
@@ -104,39 +107,101 @@ impl<D: Disk> Reader<D> {
     /// Root over the first `size` entries.
     pub fn root_at(&self, size: u64) -> Result<Hash, LedgerError> {
         let (now, root) = self.head();
+        self.must_have(size)?;
         if size == now {
             return Ok(root);
         }
-        let mut frontier = Frontier::default();
-        for leaf in self.leaves(size)? {
-            frontier.push(leaf);
-        }
-        Ok(frontier.root())
+        self.proven(|tree| {
+            let old = merkle::root_of(tree, size)?;
+            let proof = merkle::consistency_proof(tree, size, now)?;
+            let holds = size == 0 || proof.is_some_and(|proof| merkle::verify_consistency(size, now, &old, &root, &proof));
+            Ok((old, holds))
+        })
     }
 
     /// Proof that entry `seq` is in the tree of `size` entries.
     pub fn inclusion_proof(&self, seq: u64, size: u64) -> Result<Vec<Hash>, LedgerError> {
-        let leaves = self.leaves(size)?;
-        merkle::inclusion_proof(&leaves, seq as usize).ok_or_else(|| LogError::NoSuchEntry { seq, size }.into())
+        self.must_have(size)?;
+        let leaf = leaf_hash(&self.raw_entry(seq)?);
+        let root = self.root_at(size)?;
+        self.proven(|tree| {
+            let path = merkle::inclusion_proof(tree, seq, size)?.ok_or(LogError::NoSuchEntry { seq, size })?;
+            let holds = merkle::verify_inclusion(leaf, seq, size, &path, &root);
+            Ok((path, holds))
+        })
     }
 
     /// Proof that the tree of `old` entries is the beginning of the tree of `new`.
     pub fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, LedgerError> {
-        let leaves = self.leaves(new)?;
-        merkle::consistency_proof(&leaves, old as usize).ok_or_else(|| LogError::NoSuchEntry { seq: old, size: new }.into())
+        let (old_root, new_root) = (self.root_at(old)?, self.root_at(new)?);
+        self.proven(|tree| {
+            let proof = merkle::consistency_proof(tree, old, new)?;
+            let proof = proof.ok_or(LogError::NoSuchEntry { seq: old, size: new })?;
+            let holds = merkle::verify_consistency(old, new, &old_root, &new_root, &proof);
+            Ok((proof, holds))
+        })
     }
 
-    fn leaves(&self, size: u64) -> Result<Vec<Hash>, LedgerError> {
-        if size > self.size() {
-            return Err(LogError::NoSuchEntry {
-                seq: size.saturating_sub(1),
-                size: self.size(),
-            }
-            .into());
+    /// The entry's place under a checkpoint of this log, for somebody who has neither.
+    pub fn tlog_proof(&self, seq: u64, signed: &SignedCheckpoint) -> Result<TlogProof, LedgerError> {
+        let Checkpoint { size, root, .. } = signed.checkpoint;
+        if self.root_at(size)? != root {
+            return Err(LedgerError::ForeignCheckpoint { size });
         }
-        self.iter_raw(0, size)
-            .map(|item| item.map(|(_, bytes)| leaf_hash(&bytes)))
-            .collect()
+        Ok(TlogProof {
+            extra: None,
+            index: seq,
+            path: self.inclusion_proof(seq, size)?,
+            checkpoint: signed.note.to_string(),
+        })
+    }
+
+    fn must_have(&self, size: u64) -> Result<(), LedgerError> {
+        if size > self.size() {
+            let seq = size.saturating_sub(1);
+            return Err(LogError::NoSuchEntry { seq, size: self.size() }.into());
+        }
+        Ok(())
+    }
+
+    /// Makes something out of tiles; and if it does not hold, because they are damaged or of another log, out of the log.
+    fn proven<T>(&self, make: impl Fn(&LogTree<'_, D>) -> Result<(T, bool), LedgerError>) -> Result<T, LedgerError> {
+        let tiles = Tiles::new(self.disk.clone(), tile::published_size(&self.disk));
+        if let Ok((made, true)) = make(&LogTree { log: self, tiles }) {
+            return Ok(made);
+        }
+        let tiles = Tiles::new(self.disk.clone(), 0);
+        match make(&LogTree { log: self, tiles })? {
+            (made, true) => Ok(made),
+            // Every frame has a right checksum, and still they are not what was committed.
+            (_, false) => Err(LogError::Rewritten.into()),
+        }
+    }
+}
+
+/// Subtrees from tiles, as far as they go, and from the log.
+struct LogTree<'a, D> {
+    log: &'a Reader<D>,
+    tiles: Tiles<D>,
+}
+
+impl<D: Disk> Subtrees for LogTree<'_, D> {
+    type Error = LedgerError;
+
+    fn subtree(&self, level: u32, index: u64) -> Result<Hash, LedgerError> {
+        let (from, to) = (index << level, (index + 1) << level);
+        if to <= self.tiles.size() {
+            return Ok(self.tiles.subtree(level, index)?);
+        }
+        if from < self.tiles.size() {
+            let [left, right] = [2 * index, 2 * index + 1].map(|index| self.subtree(level - 1, index));
+            return Ok(merkle::node_hash(&left?, &right?));
+        }
+        let mut frontier = Frontier::default();
+        for item in self.log.iter_raw(from, to) {
+            frontier.push(leaf_hash(&item?.1));
+        }
+        Ok(frontier.root())
     }
 }
 

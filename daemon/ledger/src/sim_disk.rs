@@ -305,6 +305,16 @@ impl Disk for SimDisk {
         Ok(inside.filter_map(|path| path.rsplit('/').next().map(str::to_owned)).collect())
     }
 
+    fn create(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.change()?;
+        let inode = inner.inode_to_write(path);
+        let old_len = inner.inodes[inode].current.len();
+        inner.inodes[inode].current.clear();
+        inner.give_room(old_len);
+        inner.write(inode, 0, bytes)
+    }
+
     fn append(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.lock();
         inner.change()?;
@@ -347,6 +357,13 @@ impl Disk for SimDisk {
         let len = inner.inodes[inode].current.len();
         inner.give_room(len);
         inner.rename_in(NameChange::Drop { path: path.into() });
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        for name in self.list(dir)? {
+            self.remove(&format!("{dir}/{name}"))?;
+        }
         Ok(())
     }
 
@@ -393,6 +410,10 @@ impl Disk for SimDisk {
         let inner = self.lock();
         inner.alive()?;
         Ok(inner.room.unwrap_or(u64::MAX))
+    }
+
+    fn sibling(&self) -> Self {
+        self.clone()
     }
 }
 

@@ -8,6 +8,7 @@ use crate::merkle::Hash;
 use crate::options::{Options, Room};
 use crate::reader::Reader;
 use crate::snapshot::{self, Snapshot};
+use crate::tlog::tile::TileError;
 use holdfast_core::entry::{Entry, EntryError};
 use holdfast_core::ids::Digest;
 use std::collections::VecDeque;
@@ -44,6 +45,10 @@ pub enum LedgerError {
     Snapshot { size: u64, source: io::Error },
     #[error("the ledger's writer has ended")]
     WriterEnded,
+    #[error(transparent)]
+    Tile(#[from] TileError),
+    #[error("the checkpoint of {size} entries has another root than this log")]
+    ForeignCheckpoint { size: u64 },
 }
 
 impl LedgerError {
@@ -74,7 +79,9 @@ impl LedgerError {
             LedgerError::Log(LogError::Loss(_)) => "ledger-loss",
             LedgerError::Locked(_) => "ledger-locked",
             LedgerError::Log(LogError::NoSuchEntry { .. }) => "no-such-entry",
-            LedgerError::Log(LogError::Damaged { .. }) | LedgerError::Blob(BlobError::Damaged(_)) => "ledger-damaged",
+            LedgerError::Log(LogError::Damaged { .. } | LogError::Rewritten) | LedgerError::Blob(BlobError::Damaged(_)) => {
+                "ledger-damaged"
+            }
             error if error.is_final() => "ledger-stopped",
             LedgerError::Log(LogError::Order { .. } | LogError::EntrySize(_))
             | LedgerError::Entry { .. }

@@ -121,7 +121,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "explain",
         &["holdfast explain Workload", "holdfast explain Workload.strategy.canary.steps"],
     ),
-    ("schema", &["holdfast schema > holdfast.schema.json"]),
+    (
+        "schema",
+        &[
+            "holdfast schema > manifests.schema.json",
+            "holdfast schema --operator > holdfast.schema.json",
+        ],
+    ),
     (
         "completions",
         &[

@@ -3,6 +3,7 @@
 use super::error::CliError;
 use crate::operator::commented;
 use holdfast_core::ids::{hex, is_name};
+use std::io::Write as _;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,8 @@ pub fn init(config: &Path, repository: &str, edge: Option<&str>) -> Result<ExitC
     let text = commented(&place);
     let (Some(name), Some(token), Some(registries)) = (edge, token, registries) else {
         write(config, &text, 0o644)?;
-        eprintln!(
+        let _ = writeln!(
+            std::io::stderr(),
             "wrote {}; name your registries and bindings in it, then: holdfast validate {0} && holdfast run",
             config.display()
         );
@@ -54,7 +56,8 @@ pub fn init(config: &Path, repository: &str, edge: Option<&str>) -> Result<ExitC
     write(&token, &format!("{}\n", random_token()?), 0o600)?;
     let bundles = beside(LAYOUT_DIR.into());
     std::fs::create_dir_all(&bundles).map_err(|source| CliError::io(format!("{} cannot be made", bundles.display()), source))?;
-    eprintln!(
+    let _ = writeln!(
+        std::io::stderr(),
         "wrote {}, {} and {}; next:\n  holdfast edge-node --dir {name} --token-file {1} --registries {2} &\n  holdfast run &",
         config.display(),
         token.display(),

@@ -240,6 +240,7 @@ pub fn what(body: &Body) -> String {
         ),
         Body::Guard(guard) => format!("limit {} of {} is reached", guard.limit, guard.class),
         Body::Clock(_) => String::new(),
+        Body::ObservationRoot(root) => format!("{} polls of {} tags", root.polls, root.references),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::error::{CliError, NEGATIVE};
 use super::show::{Out, Tone};
+use crate::adapters::git::{LINK, SUBMODULE};
 use crate::operator;
 use holdfast_core::ids::Digest;
 use holdfast_core::manifest::{ConfigFiles, Desired, FileProblem, ParsedFile, Problem, Severity, assemble, parse_file, render};
@@ -80,8 +81,35 @@ impl Directory {
     }
 }
 
+/// What Git ignores below a directory that is in a work tree: no commit has it, so it is not read here either.
+struct Ignored(Option<git2::Repository>);
+
+impl Ignored {
+    fn below(root: &Path) -> Self {
+        let repository = git2::Repository::discover(root).ok();
+        // A directory that is ignored as a whole was named on purpose.
+        Self(repository.filter(|repository| !ignores(repository, root)))
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.0.as_ref().is_some_and(|repository| ignores(repository, path))
+    }
+}
+
+fn ignores(repository: &git2::Repository, path: &Path) -> bool {
+    let Some(top) = repository.workdir() else { return false };
+    let absolute = match path.parent().map(Path::canonicalize) {
+        // The last part stays what it is: it may be a link.
+        Some(Ok(parent)) => parent.join(path.file_name().unwrap_or_default()),
+        _ => return false,
+    };
+    let relative = absolute.strip_prefix(top).unwrap_or(&absolute);
+    relative.components().next().is_some() && repository.is_path_ignored(relative).unwrap_or(false)
+}
+
 pub(super) fn read_directory(root: &Path) -> Result<Directory, CliError> {
     let mut directory = Directory::new(root);
+    let ignored = Ignored::below(root);
     let mut open = vec![root.to_owned()];
     while let Some(dir) = open.pop() {
         let fail = |source| CliError::io(format!("{} cannot be read", dir.display()), source);
@@ -94,15 +122,18 @@ pub(super) fn read_directory(root: &Path) -> Result<Directory, CliError> {
             let path = entry.path();
             let kind = entry.file_type().map_err(fail)?;
             let relative = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-            let is_manifest = relative.ends_with(".yaml") || relative.ends_with(".yml");
-            if kind.is_dir() && entry.file_name() != ".git" {
-                open.push(path);
-            } else if entry.file_name().to_str().is_none() {
+            if entry.file_name() == ".git" || ignored.has(&path) {
+                continue;
+            }
+            if entry.file_name().to_str().is_none() {
                 directory.problem(relative, "not-utf8", "the file's name is not UTF-8".to_owned());
-            } else if kind.is_symlink() && is_manifest {
-                let message = "a symbolic link is never followed; commit the file itself".to_owned();
-                directory.problem(relative, "symlink", message);
-            } else if kind.is_file() && is_manifest {
+            } else if kind.is_symlink() {
+                directory.problem(relative, "symlink", LINK.to_owned());
+            } else if kind.is_dir() && path.join(".git").exists() {
+                directory.problem(relative, "submodule", SUBMODULE.to_owned());
+            } else if kind.is_dir() {
+                open.push(path);
+            } else if kind.is_file() && (relative.ends_with(".yaml") || relative.ends_with(".yml")) {
                 if directory.files.len() >= FILES_MAX {
                     return Err(CliError::usage(
                         format!("more than {FILES_MAX} manifests below {}", root.display()),

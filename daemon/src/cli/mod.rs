@@ -123,7 +123,11 @@ enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Print the JSON Schema of manifests, for editors
-    Schema,
+    Schema {
+        /// That of the operator's holdfast.yaml instead
+        #[arg(long)]
+        operator: bool,
+    },
     /// Say what a field of a manifest is: its type, default, meaning, and an example
     Explain {
         /// KIND[.FIELD...], as in Workload.placement.waves
@@ -201,8 +205,13 @@ fn dispatch(cli: Cli, out: &show::Out) -> Result<ExitCode, CliError> {
         Command::Quarantine(command) => commands::quarantine(&config, command, out),
         Command::Ledger(command) => ledger::run(&config, command, out),
         Command::Audit(command) => audit::run(&config, command, out),
-        Command::Schema => {
-            out.json(&holdfast_core::manifest::schema());
+        Command::Schema { operator } => {
+            let schema = if *operator {
+                crate::operator::schema()
+            } else {
+                holdfast_core::manifest::schema()
+            };
+            out.json(&schema);
             Ok(ExitCode::SUCCESS)
         }
         Command::Explain { path } => explain::explain(path, out),

@@ -117,6 +117,7 @@ fn revision(desired: Desired, commit: String) -> Revision {
         unknown_workloads: desired.unknown_workloads,
         unknown_targets: desired.unknown_targets,
         absence_proven: desired.absence_proven,
+        places: desired.places,
         ..Revision::default()
     }
 }

@@ -12,6 +12,7 @@ pub use traffic::{TrafficArgs, traffic};
 use screen::Screen;
 use serde::Serialize;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,7 +86,7 @@ pub fn process(args: &ProcessArgs) -> ExitCode {
         (Err(error), _) => error.into(),
         (_, Err(error)) => error,
     };
-    eprintln!("error: a process of the demo cannot be started: {error}");
+    let _ = writeln!(std::io::stderr(), "error: a process of the demo cannot be started: {error}");
     ExitCode::from(3)
 }
 

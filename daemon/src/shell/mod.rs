@@ -380,7 +380,8 @@ impl Shell {
                 event = inbox.recv() => match event {
                     Some(Event::Stop) => {
                         tracing::info!(entries = self.engine.state().size, "stopping: no new effects; calls in flight may end");
-                        self.engine.stop();
+                        let outputs = self.engine.stop(self.clock.now());
+                        outputs.into_iter().for_each(|output| self.carry(output));
                         self.enter(RunState::Stopping);
                         deadline = Some(tokio::time::Instant::now() + STOP_WAITS);
                     }

@@ -213,6 +213,7 @@ impl Fetcher {
         revision.unknown_workloads = desired.unknown_workloads;
         revision.unknown_targets = desired.unknown_targets;
         revision.absence_proven = desired.absence_proven;
+        revision.places = desired.places;
         revision.blobs = blobs;
         self.known = Some(head.commit);
         self.told = told;

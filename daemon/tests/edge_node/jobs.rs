@@ -184,7 +184,14 @@ fn kills_lose_jobs_but_never_repeat_them() {
     let slow = request("/sleep/600000", 600_000);
     assert_eq!(ended(&site, 2, 10, "hostile", "quick", &request("/migrate", 5_000)).0, 200);
     assert_eq!(site.job(2, 11, "hostile", "slow", slow.clone()).0, 202);
-    until("a job that runs", || (lines(&site, "shop-g2-slow") == ["job"]).then_some(()));
+    let states = |site: &Site| -> Vec<Value> {
+        let path = "/v1/workloads/shop/generations/2/diagnosis";
+        let (_, diagnosis) = site.send(Method::GET, path, Value::Null);
+        let jobs = diagnosis["jobs"].as_array().unwrap();
+        jobs.iter().map(|job| job["state"].clone()).collect()
+    };
+    until("a job that runs", || (states(&site) == ["done", "running"]).then_some(()));
+    assert_eq!(lines(&site, "shop-g2-slow"), ["job"]);
     assert_eq!(site.job(2, 11, "hostile", "slow", slow.clone()).0, 202, "it runs");
     site.kill();
     site.run();
@@ -198,14 +205,7 @@ fn kills_lose_jobs_but_never_repeat_them() {
         200,
         "what ended is known"
     );
-    let (_, diagnosis) = site.send(Method::GET, "/v1/workloads/shop/generations/2/diagnosis", Value::Null);
-    let states: Vec<_> = diagnosis["jobs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|job| job["state"].clone())
-        .collect();
-    assert_eq!(states, ["done", "lost"]);
+    assert_eq!(states(&site), ["done", "lost"]);
 
     // Wherever the kill falls, a name starts once; what is not known afterwards is lost, and what is known is what happened.
     let quick = request("/migrate", 5_000);

@@ -154,6 +154,35 @@ fn repeats_are_one_effect_and_kills_forget_nothing() {
 }
 
 #[test]
+fn late_requests_of_a_workload_that_is_gone_are_refused() {
+    let mut site = Site::start();
+    site.launch(1, 10, "r1", "1.0.0");
+    until("the end of the last one", || {
+        (site.retire(1, 12, true).0 == 200).then_some(())
+    });
+    for killed in [false, true] {
+        if killed {
+            site.kill();
+            site.run();
+        }
+        let (status, answer) = site.launch(1, 11, "r1", "1.0.0");
+        assert_eq!(
+            (status, &answer["error"]["fence"]),
+            (409, &json!(12)),
+            "killed: {killed}: {answer}"
+        );
+        let seen = site.send(Method::GET, "/v1/site", Value::Null).1;
+        assert_eq!((&seen["high_fence"], &seen["workloads"]), (&json!(12), &json!([])));
+    }
+    let fences: Vec<u64> = site.journal().iter().map(|line| line.fence).collect();
+    assert_eq!(fences, [10, 12]);
+    assert!(
+        matches!(site.launch(2, 13, "r2", "1.0.0").0, 200 | 202),
+        "a newer one is as good as ever"
+    );
+}
+
+#[test]
 fn a_damaged_state_is_said() {
     let mut site = Site::start();
     site.launch(1, 10, "r1", "1.0.0");

@@ -299,8 +299,7 @@ fn phase(live: &Live) -> (&'static str, &'static str, String) {
 
 fn site_view(site: &Site) -> Value {
     let record = site.record();
-    // Jobs move their workload's fence too.
-    let high_fence = record.workloads.values().map(|workload| workload.fence).max().unwrap_or(0);
+    let high_fence = record.fences.values().max().copied().unwrap_or(0);
     let workloads: Vec<Value> = record
         .workloads
         .iter()
@@ -311,7 +310,7 @@ fn site_view(site: &Site) -> Value {
                 .map(|(number, generation)| generation_view(site, key, *number, generation))
                 .collect();
             json!({
-                "key": key, "workload": workload.workload, "fence": workload.fence, "route_fence": workload.route_fence,
+                "key": key, "workload": workload.workload, "fence": record.fences.get(key), "route_fence": workload.route_fence,
                 "shares": workload.shares, "generations": generations, "jobs": workload.jobs.keys().collect::<Vec<_>>(),
             })
         })

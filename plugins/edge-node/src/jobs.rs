@@ -228,14 +228,9 @@ impl Site {
     }
 
     fn end_job(&self, id: &(String, String), job: &JobAtWork, outcome: Outcome) -> Result<(), Refused> {
-        let mut inner = lock(&self.inner);
-        let mut record = inner.record.clone();
-        let known = record
-            .workloads
-            .get_mut(&id.0)
-            .and_then(|workload| workload.jobs.get_mut(&id.1));
-        // Gone: its generation was retired meanwhile.
-        if let Some(known) = known {
+        self.amend(|record| {
+            // None: its generation was retired meanwhile.
+            let known = record.workloads.get_mut(&id.0)?.jobs.get_mut(&id.1)?;
             let mut ended = line(
                 if outcome.ok { "job-done" } else { "job-failed" },
                 &id.0,
@@ -255,16 +250,9 @@ impl Site {
                 "job ended"
             );
             known.outcome = Some(outcome);
-            self.save(&record)?;
-            inner.record = record;
-            // The state is what counts; a line that the disk does not take is missing from the evidence, no more.
-            if let Err(error) = inner.journal.append(&ended) {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the end of a job is not in the journal"
-                );
-            }
-        }
+            Some(Some(ended))
+        })?;
+        let mut inner = lock(&self.inner);
         if inner.jobs.get(id).is_some_and(|at_work| std::ptr::eq(&**at_work, job)) {
             inner.jobs.remove(id);
         }

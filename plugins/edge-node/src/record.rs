@@ -11,6 +11,8 @@ use std::path::Path;
 pub struct SiteRecord {
     /// Whose this site is: the first that changed anything.
     pub owner: Option<String>,
+    /// The highest fence seen of each workload by key, also of those that are gone: a late request of theirs is still refused.
+    pub fences: BTreeMap<String, u64>,
     /// By key.
     pub workloads: BTreeMap<String, WorkloadRecord>,
 }
@@ -18,8 +20,6 @@ pub struct SiteRecord {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadRecord {
     pub workload: String,
-    /// The highest fence seen for this workload.
-    pub fence: u64,
     /// Fence of the last route.
     pub route_fence: u64,
     /// Generation to share in 1/10000; empty: off line.

@@ -1,5 +1,5 @@
 //! The site: what is recorded, what runs, and every effect on it. All changes go through one lock, are journalled and
-//! saved before they act, and repeat harmlessly.
+//! saved before they act, and repeat harmlessly. Requests never wait for the disk: what they read has a lock of its own.
 
 use crate::bundle::{Loaded, Store, Trouble};
 use crate::component;
@@ -90,13 +90,15 @@ pub struct Site {
     instance_ip: IpAddr,
     /// How many generations may run at once; none: no limit.
     max_instances: Option<u32>,
+    /// Whoever holds it may change the record and is the only one; taken before `inner`.
+    journal: Mutex<Journal>,
+    /// Never held while the disk works.
     pub(crate) inner: Mutex<Inner>,
     pub(crate) store: Store,
 }
 
 pub(crate) struct Inner {
-    pub record: SiteRecord,
-    pub journal: Journal,
+    pub record: Arc<SiteRecord>,
     live: BTreeMap<(String, u32), Arc<Live>>,
     splits: BTreeMap<String, Arc<Split>>,
     /// Jobs at work in this process, by key and name.
@@ -109,8 +111,8 @@ impl Inner {
         if let Some(owner) = self.record.owner.as_ref().filter(|owner| **owner != writer.owner) {
             return Err(Refused::Conflict(format!("the site belongs to owner {owner}")));
         }
-        match self.record.workloads.get(key).map(|workload| workload.fence) {
-            Some(fence) if writer.fence < fence => Err(Refused::Fenced(fence)),
+        match self.record.fences.get(key) {
+            Some(fence) if writer.fence < *fence => Err(Refused::Fenced(*fence)),
             _ => Ok(()),
         }
     }
@@ -152,8 +154,7 @@ impl Site {
             .collect();
         let store = Store::new(&config.dir, source, engine, config.bundle_max_bytes);
         let inner = Inner {
-            record,
-            journal,
+            record: Arc::new(record),
             live: BTreeMap::new(),
             splits,
             jobs: BTreeMap::new(),
@@ -162,6 +163,7 @@ impl Site {
             dir: config.dir.clone(),
             instance_ip: config.instance_ip,
             max_instances: config.max_instances,
+            journal: Mutex::new(journal),
             inner: Mutex::new(inner),
             store,
         }))
@@ -183,7 +185,7 @@ impl Site {
         }
     }
 
-    pub fn record(&self) -> SiteRecord {
+    pub fn record(&self) -> Arc<SiteRecord> {
         lock(&self.inner).record.clone()
     }
 
@@ -225,21 +227,24 @@ impl Site {
         line: JournalLine,
         change: impl FnOnce(&mut WorkloadRecord, Room) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
-        let mut inner = lock(&self.inner);
-        inner.admit(key, writer)?;
-        let room = Room {
-            limit: self.max_instances,
-            running: inner.running(),
+        let mut journal = lock(&self.journal);
+        let (before, room) = {
+            let inner = lock(&self.inner);
+            inner.admit(key, writer)?;
+            let room = Room {
+                limit: self.max_instances,
+                running: inner.running(),
+            };
+            (inner.record.clone(), room)
         };
-        let mut record = inner.record.clone();
+        let mut record = SiteRecord::clone(&before);
         record.owner = Some(writer.owner.clone());
-        let workload = record.workloads.entry(key.to_owned()).or_default();
-        let outcome = change(workload, room)?;
-        workload.fence = writer.fence;
+        record.fences.insert(key.to_owned(), writer.fence);
+        let outcome = change(record.workloads.entry(key.to_owned()).or_default(), room)?;
         record
             .workloads
             .retain(|_, workload| !workload.generations.is_empty() || !workload.shares.is_empty() || !workload.jobs.is_empty());
-        inner.journal.write(&line).map_err(internal)?;
+        journal.write(&line).map_err(internal)?;
         tracing::info!(
             verb = line.verb,
             workload = key,
@@ -248,23 +253,38 @@ impl Site {
             fence = writer.fence,
             "effect"
         );
-        if record != inner.record {
-            record.save(&self.dir.join("state.json")).map_err(internal)?;
+        if record != *before {
+            self.save(&record)?;
         }
-        inner.record = record;
-        let shares = inner.record.workloads.get(key).map(|workload| workload.shares.clone());
-        match shares {
+        let mut inner = lock(&self.inner);
+        match record.workloads.get(key).map(|workload| &workload.shares) {
             Some(shares) => match inner.splits.get(key) {
-                Some(split) => split.set(&shares),
-                None => {
-                    inner.splits.insert(key.to_owned(), Arc::new(Split::new(&shares)));
-                }
+                Some(split) => split.set(shares),
+                None => drop(inner.splits.insert(key.to_owned(), Arc::new(Split::new(shares)))),
             },
-            None => {
-                inner.splits.remove(key);
-            }
+            None => drop(inner.splits.remove(key)),
         }
+        inner.record = Arc::new(record);
         Ok(outcome)
+    }
+
+    /// Changes the record outside of an effect: `set` says whether it changed anything, and what goes into the journal.
+    pub(crate) fn amend(&self, set: impl FnOnce(&mut SiteRecord) -> Option<Option<JournalLine>>) -> Result<(), Refused> {
+        let mut journal = lock(&self.journal);
+        let mut record = SiteRecord::clone(&self.record());
+        let Some(line) = set(&mut record) else { return Ok(()) };
+        self.save(&record)?;
+        lock(&self.inner).record = Arc::new(record);
+        // The state is what counts; a line that the disk does not take is missing from the evidence, no more.
+        if let Some(line) = line
+            && let Err(error) = journal.append(&line)
+        {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an effect's end is not in the journal"
+            );
+        }
+        Ok(())
     }
 
     pub async fn launch(
@@ -530,20 +550,14 @@ impl Site {
 
     /// Keeps something of a generation over restarts that is not an effect; where the disk fails, it is found out anew.
     fn remember(&self, key: &str, number: u32, set: impl FnOnce(&mut Generation)) {
-        let mut inner = lock(&self.inner);
-        let workload = inner.record.workloads.get_mut(key);
-        let Some(known) = workload.and_then(|workload| workload.generations.get_mut(&number)) else {
-            return;
-        };
-        let before = known.clone();
-        set(known);
-        if *known != before
-            && let Err(error) = inner.record.save(&self.dir.join("state.json"))
-        {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "what was found out is not remembered"
-            );
+        let amended = self.amend(|record| {
+            let known = record.workloads.get_mut(key)?.generations.get_mut(&number)?;
+            let before = known.clone();
+            set(known);
+            (*known != before).then_some(None)
+        });
+        if let Err(refused) = amended {
+            tracing::warn!(?refused, "what was found out is not remembered");
         }
     }
 
@@ -553,7 +567,7 @@ impl Site {
         self.max_instances.map(|limit| limit.saturating_sub(running))
     }
 
-    pub(crate) fn save(&self, record: &SiteRecord) -> Result<(), Refused> {
+    fn save(&self, record: &SiteRecord) -> Result<(), Refused> {
         record.save(&self.dir.join("state.json")).map_err(internal)
     }
 }

@@ -5,7 +5,6 @@ use holdfast_core::engine::{Call, Input, Resolved, Revision};
 use holdfast_core::entry::*;
 use holdfast_core::ids::{Digest, FULL_SHARE, GenNumber, ReleaseId, WorkloadId, fence};
 use holdfast_core::plan::Ask;
-use holdfast_core::plan::rollout::captured;
 use holdfast_core::release::Release;
 use holdfast_core::spec::*;
 use holdfast_core::state::State;
@@ -224,7 +223,7 @@ impl Scribe {
         };
         let began = AttemptChange::Began {
             release: release.clone(),
-            values: captured(&target_spec()).0,
+            values: Digest::of(&target_spec().captured_bytes()),
             generation,
             old,
             plugin: plugin.clone(),

@@ -26,15 +26,15 @@ MUTANTS = {
         ("engine/mod.rs", "fence: self.state.fence(intent.seq),", "fence: self.state.fence(self.state.size),"),
     ],
     "number-used-again": [
-        ("state.rs", "self.next_generation = self.next_generation.max(generation + 1);", "self.next_generation = *generation;"),
+        ("state/fold/unit.rs", "self.next_generation = self.next_generation.max(generation + 1);", "self.next_generation = *generation;"),
     ],
     "quarantine-forgotten": [
-        ("state.rs", "q.attempt >= attempt && q.values", "q.attempt > attempt && q.values"),
+        ("state/workload.rs", "q.attempt >= attempt && q.values", "q.attempt > attempt && q.values"),
         ("check.rs", "q.attempt >= attempt && (q.values.is_none() || q.values.as_ref() == Some(", "q.attempt > attempt && (q.values.is_none() || q.values.as_ref() == Some("),
         ("check.rs", "q.attempt >= attempt && (q.values.is_none() || q.values.as_ref() == values)", "q.attempt > attempt && (q.values.is_none() || q.values.as_ref() == values)"),
     ],
     "snapshot-loses-faults": [
-        ("state.rs", "    /// Faults in a row since the last verb that was done.\n", "    /// Faults in a row since the last verb that was done.\n    #[serde(skip)]\n"),
+        ("state/unit.rs", "    /// Faults in a row since the last verb that was done.\n", "    /// Faults in a row since the last verb that was done.\n    #[serde(skip)]\n"),
     ],
     "pin-moves": [
         ("engine/events.rs", "        let known = state.pins.get(&reference);\n", "        let known = state.pins.get(&reference).filter(|pin| pin.digest == resolved.digest);\n"),

@@ -365,7 +365,11 @@ impl World {
                 }
                 self.count(&entries);
                 if let Some(last) = entries.last().filter(|last| last.seq >= ENTRIES_MAX) {
-                    return Err(format!("convergence: entry {} is a {}, and there is no end", last.seq, last.body.kind()));
+                    return Err(format!(
+                        "convergence: entry {} is a {}, and there is no end",
+                        last.seq,
+                        last.body.kind()
+                    ));
                 }
                 self.daemons[daemon].queue(entries, blobs)?;
                 let (at, life) = (self.now + self.random.below(4), self.daemons[daemon].life);

@@ -2,6 +2,7 @@
 
 mod approval;
 mod freeze;
+mod incident;
 mod precondition;
 mod retry;
 
@@ -69,6 +70,12 @@ pub enum Wish {
         reference: String,
     },
     AllowHeals,
+    OpenIncident {
+        deploy: String,
+    },
+    CloseIncident {
+        deploy: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -249,6 +256,8 @@ impl Engine {
             Wish::Freeze => self.freeze(command, id, workload),
             Wish::Thaw => self.thaw(command, id, workload),
             Wish::Repin { reference } => self.repin(command, id, workload, reference),
+            Wish::OpenIncident { deploy } => self.open_incident(command, id, workload, deploy),
+            Wish::CloseIncident { deploy } => self.close_incident(command, id, workload, deploy),
             Wish::AcceptRewrite { .. } => refuse("no-workload", "accept-rewrite is about the repository, not a workload"),
             Wish::AllowHeals => refuse("not-of-a-workload", "the limit on heals is one for all workloads"),
         }

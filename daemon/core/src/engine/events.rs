@@ -213,6 +213,7 @@ impl Engine {
                     candidate: facts.candidate.take(),
                     ..PinFacts::default()
                 };
+                self.observe_tag(&reference, &resolved.digest);
                 self.record_pin(&workload, reference, resolved);
             }
         }
@@ -350,7 +351,10 @@ impl Engine {
                 });
                 self.look_done(&target, now + backoff_ms(failures));
                 for units in self.units.values_mut() {
-                    units.get_mut(&target).into_iter().for_each(|facts| interrupt(&mut facts.health));
+                    units
+                        .get_mut(&target)
+                        .into_iter()
+                        .for_each(|facts| interrupt(&mut facts.health));
                 }
                 if failures >= UNREACHABLE_AFTER && !known {
                     self.target_entry(&target, TargetChange::Unreachable { message });

@@ -6,6 +6,7 @@
 
 mod command;
 mod events;
+mod observations;
 mod revision;
 mod schedule;
 pub mod subject;
@@ -17,12 +18,14 @@ use crate::check::{Violation, check_rollout_plan, check_unit_plan};
 use crate::config::EngineConfig;
 use crate::entry::*;
 use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, WorkloadId, deploy_id};
+use crate::manifest::Places;
 use crate::plan::facts::{Answers, Diff, PullFacts, Room, Samples, TagsFacts, TargetFacts, UnitFacts};
 use crate::plan::rollout::{PinFacts, RolloutContext, plan_rollout};
 use crate::plan::unit::{IDLE_LOOK_MS, UnitContext, plan_unit};
 use crate::plan::{Ask, Draft, PLANNER_VERSION, RolloutPlan, UnitPlan, Waiting, earliest};
 use crate::state::State;
 use crate::target::{Change, Excerpt, Fault, Page, PluginRef, Progress, Report, Sent, Verb};
+use observations::Observations;
 use schedule::Schedule;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -197,6 +200,10 @@ pub struct Engine {
     targets: BTreeMap<TargetName, TargetFacts>,
     units: BTreeMap<WorkloadId, BTreeMap<TargetName, UnitFacts>>,
     pins: BTreeMap<WorkloadId, BTreeMap<String, PinFacts>>,
+    observations: Observations,
+    /// The blob that intents name; none: not written by this run yet.
+    config_blob: Option<Digest>,
+    places: Places,
     tags: BTreeMap<WorkloadId, BTreeMap<String, TagsFacts>>,
     pullable: BTreeMap<WorkloadId, PullFacts>,
     /// Images blob to the digests in it.
@@ -274,6 +281,9 @@ impl Engine {
             targets: BTreeMap::new(),
             units: BTreeMap::new(),
             pins: BTreeMap::new(),
+            observations: Observations::default(),
+            config_blob: None,
+            places: Places::default(),
             tags: BTreeMap::new(),
             pullable: BTreeMap::new(),
             images: BTreeMap::new(),
@@ -305,8 +315,19 @@ impl Engine {
     }
 
     /// From here on results are written down and nothing is planned: no new intent, no question.
-    pub fn stop(&mut self) {
+    pub fn stop(&mut self, now: Now) -> Vec<Output> {
+        self.tell_time(now);
         self.stopping = true;
+        self.record_observations();
+        self.flush();
+        std::mem::take(&mut self.out)
+    }
+
+    fn tell_time(&mut self, now: Now) {
+        self.now = Now {
+            t: now.t.max(self.now.t).max(self.state.t),
+            wall_ms: now.wall_ms,
+        };
     }
 
     pub fn state(&self) -> &State {
@@ -320,6 +341,7 @@ impl Engine {
     /// The operator's configuration changed: what was checked under the old one counts no more.
     pub fn configure(&mut self, config: EngineConfig) {
         self.config = config;
+        self.config_blob = None;
         for facts in self.units.values_mut().flat_map(|units| units.values_mut()) {
             facts.check = None;
         }
@@ -350,10 +372,7 @@ impl Engine {
     }
 
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
-        self.now = Now {
-            t: now.t.max(self.now.t).max(self.state.t),
-            wall_ms: now.wall_ms,
-        };
+        self.tell_time(now);
         self.take(input);
         if !self.stopping {
             self.wake_due();
@@ -380,6 +399,7 @@ impl Engine {
             pins,
             tags,
             pullable: self.pullable.get(id),
+            places: &self.places,
             now: self.now.t,
         };
         plan_rollout(&context)
@@ -422,6 +442,7 @@ impl Engine {
         };
         let because = attempt.or(unit.drift.as_ref().map(|drift| drift.seq));
         let mut draft = Draft::new(on, because.into_iter().collect(), Body::Intent(intent));
+        draft.blobs.insert("config".into(), self.config_blob());
         draft.blobs.insert("inputs".into(), observed.clone());
         self.blobs.insert(observed, inputs);
         let seq = self.append(draft, By::daemon());
@@ -435,6 +456,18 @@ impl Engine {
             call.route_repeats = 0;
         }
         self.reissue(id, target);
+    }
+
+    fn config_blob(&mut self) -> Digest {
+        if let Some(known) = &self.config_blob {
+            return known.clone();
+        }
+        // Cannot fail: only strings, numbers and what was JSON before.
+        let bytes = serde_json_canonicalizer::to_vec(&self.config).unwrap_or_default();
+        let digest = Digest::of(&bytes);
+        self.blobs.insert(digest.clone(), bytes);
+        self.config_blob = Some(digest.clone());
+        digest
     }
 
     fn plugin_of(&self, target: &TargetName) -> Option<PluginRef> {

@@ -1,6 +1,7 @@
 //! A revision of the desired state, turned into entries: what changed, what is gone, what cannot be known.
 
 use super::*;
+use crate::manifest::Places;
 use crate::spec::{TargetSpec, WorkloadSpec};
 
 /// People of one revision that are written down; more than that is no review.
@@ -30,6 +31,7 @@ pub struct Revision {
     /// Every file in scope parsed: what is not named is gone.
     pub absence_proven: bool,
     pub problems: Vec<SourceProblem>,
+    pub places: Places,
     /// Contents that the specs name.
     pub blobs: Vec<(Digest, Vec<u8>)>,
 }
@@ -43,6 +45,7 @@ impl Engine {
             }
             return;
         }
+        self.places = std::mem::take(&mut revision.places);
         self.keep_target_identity(&mut revision);
         let changes = self.spec_changes(&revision);
         // A rewrite that was taken back is over only when the ledger says so.
@@ -91,12 +94,11 @@ impl Engine {
             let Some(known) = self.state.targets.get(name).and_then(|target| target.spec.as_ref()) else {
                 continue;
             };
-            let in_use = self
-                .state
-                .workloads
-                .values()
-                .any(|w| w.units.get(name).is_some_and(|unit| !unit.generations.is_empty()));
-            if in_use && known.plugin != spec.plugin {
+            let in_use = || {
+                let mut workloads = self.state.workloads.values();
+                workloads.any(|w| w.units.get(name).is_some_and(|unit| !unit.generations.is_empty()))
+            };
+            if known.plugin != spec.plugin && in_use() {
                 revision.problems.push(SourceProblem {
                     code: "target-identity".into(),
                     file: String::new(),
@@ -107,7 +109,7 @@ impl Engine {
                         known.plugin, spec.plugin
                     ),
                 });
-                *spec = known.clone();
+                *spec = known.clone().into();
             }
         }
     }
@@ -120,7 +122,7 @@ impl Engine {
         };
         for (name, spec) in &revision.targets {
             let known = self.state.targets.get(name);
-            if known.is_none_or(|known| known.spec.as_ref() != Some(spec) || known.presence != Some(Presence::Present)) {
+            if known.is_none_or(|known| known.spec.as_deref() != Some(spec) || known.presence != Some(Presence::Present)) {
                 changes.push((
                     on_target(name),
                     SpecObject::Target {
@@ -176,37 +178,38 @@ impl Engine {
 
     /// Units that would leave: none of them does when they are more than one revision may remove.
     fn held_removals(&self, revision: &Revision, changes: &[(On, SpecObject)]) -> Vec<crate::ids::UnitId> {
-        let gone = |id: &WorkloadId| {
-            changes.iter().any(|(on, object)| {
-                on.workload.as_ref() == Some(id)
-                    && matches!(
-                        object,
-                        SpecObject::Workload {
-                            presence: Presence::Absent,
-                            ..
-                        }
-                    )
+        let gone: BTreeSet<&WorkloadId> = changes
+            .iter()
+            .filter(|(_, object)| {
+                matches!(
+                    object,
+                    SpecObject::Workload {
+                        presence: Presence::Absent,
+                        ..
+                    }
+                )
             })
-        };
+            .filter_map(|(on, _)| on.workload.as_ref())
+            .collect();
         let mut leaving = Vec::new();
         for (id, workload) in &self.state.workloads {
-            let spec = revision
-                .workloads
-                .get(id)
-                .or(workload.spec.as_ref())
-                .filter(|_| !gone(id) && workload.presence != Some(Presence::Absent) || revision.workloads.contains_key(id));
-            for (name, unit) in workload
+            let spec = revision.workloads.get(id).or(workload.spec.as_ref()).filter(|_| {
+                !gone.contains(id) && workload.presence != Some(Presence::Absent) || revision.workloads.contains_key(id)
+            });
+            for (name, _) in workload
                 .units
                 .iter()
                 .filter(|(_, unit)| !unit.generations.is_empty() && unit.phase != PhaseName::Leaving)
             {
-                let target = revision.targets.get(name).or_else(|| self.state.target_spec(name));
+                let target = revision
+                    .targets
+                    .get(name)
+                    .or_else(|| self.state.target_spec(name).map(|known| &**known));
                 let placed = spec
                     .zip(target)
                     .is_some_and(|(spec, target)| spec.placement.includes(name, &target.labels));
                 // A target that left Git orphans its units: they are kept.
                 if !placed && target.is_some() {
-                    let _ = unit;
                     leaving.push(crate::ids::UnitId {
                         workload: id.clone(),
                         target: name.clone(),

@@ -311,10 +311,13 @@ impl Engine {
     }
 }
 
-/// Whether the rollout may decide something else after this entry of a unit.
+/// Whether the rollout may decide something else after this entry of a unit. The phases of an attempt under way are the
+/// unit's own.
 fn concerns_rollout(body: &Body) -> bool {
-    matches!(
-        body,
-        Body::Attempt(AttemptChange::Ended { .. } | AttemptChange::Phase { .. }) | Body::Quarantine(_)
-    )
+    use PhaseName::{Absent, Leaving, Stable};
+    match body {
+        Body::Attempt(AttemptChange::Ended { .. }) | Body::Quarantine(_) => true,
+        Body::Attempt(AttemptChange::Phase { to, .. }) => matches!(to, Absent | Leaving | Stable),
+        _ => false,
+    }
 }

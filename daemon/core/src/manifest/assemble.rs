@@ -3,11 +3,13 @@
 use super::circle::{circles, spelled_out};
 use super::decode::{Document, DocumentKind, PROBLEMS_MAX, ParsedFile, WorkloadDraft};
 use super::fields::did_you_mean;
+use super::places::Places;
 use super::problem::{Problem, Severity};
 use super::yaml::Place;
 use crate::ids::{Digest, TargetName, WorkloadId};
 use crate::spec::{ArtifactSpec, TargetSpec, Targets, WorkloadSpec};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const WORKLOADS_MAX: usize = 10_000;
 const SPEC_MAX_BYTES: usize = 48 << 10;
@@ -35,6 +37,7 @@ pub struct Desired {
     /// Every file could be read, so what is not named is gone.
     pub absence_proven: bool,
     pub problems: Vec<Problem>,
+    pub places: Places,
     /// Config files that the workloads name, by path in the repository.
     pub config_files: BTreeMap<String, Digest>,
 }
@@ -60,7 +63,7 @@ pub fn assemble(
     for problem in file_problems {
         assembly.push(problem.code, &problem.file, START, &problem.message, file_hint(problem.code));
     }
-    let mut seen: BTreeMap<(bool, &str), Vec<(&str, &Document)>> = BTreeMap::new();
+    let mut seen: BTreeMap<(bool, &str), Vec<(&str, &Arc<Document>)>> = BTreeMap::new();
     for (file, parsed) in files {
         assembly.desired.absence_proven &= parsed.readable;
         assembly.desired.problems.extend(parsed.problems.iter().cloned());
@@ -87,6 +90,7 @@ pub fn assemble(
         match found.as_slice() {
             [(file, document)] => match &document.kind {
                 DocumentKind::Target(Some(target)) => {
+                    assembly.desired.places.add_target((*name).to_owned(), file, document);
                     assembly.desired.targets.insert((*name).to_owned(), target.clone());
                 }
                 DocumentKind::Workload(Some(draft)) => drafts.push(Draft { file, document, draft }),
@@ -101,6 +105,7 @@ pub fn assemble(
         match assembly.finish(&draft).filter(|_| !in_circle.contains(name)) {
             Some(spec) => {
                 if let Ok(id) = WorkloadId::new(repository, name) {
+                    assembly.desired.places.add_workload(id.clone(), draft.file, draft.document);
                     assembly.desired.workloads.insert(id, spec);
                 }
             }
@@ -151,7 +156,7 @@ fn first_of_each_file(mut problems: Vec<Problem>, files: &BTreeMap<String, Parse
 
 struct Draft<'a> {
     file: &'a str,
-    document: &'a Document,
+    document: &'a Arc<Document>,
     draft: &'a WorkloadDraft,
 }
 
@@ -202,7 +207,7 @@ impl Assembly<'_> {
         }
     }
 
-    fn duplicates(&mut self, name: &str, found: &[(&str, &Document)]) {
+    fn duplicates(&mut self, name: &str, found: &[(&str, &Arc<Document>)]) {
         const OTHERS_SHOWN: usize = 5;
         for (file, document) in found {
             let mut others: Vec<String> = found

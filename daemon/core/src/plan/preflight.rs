@@ -1,7 +1,7 @@
 //! Pre-flight: everything that has to be known before a rollout opens. All targets are asked whether they could, before any
 //! of them is touched.
 
-use super::rollout::{RolloutContext, Wish, captured, change, check_key, held_back, on, waiting};
+use super::rollout::{RolloutContext, Wish, change, check_key, held_back, on, waiting};
 use super::{Ask, Draft, RolloutPlan, Waiting, backoff_ms, earliest};
 use crate::entry::*;
 use crate::ids::{Digest, FULL_SHARE, Millis, ReleaseId, TargetName, WorkloadId};
@@ -33,10 +33,8 @@ pub(super) fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> Rollo
     let known_bad = c.workload.quarantine.get(&wish.release_id);
     let everywhere = known_bad.and_then(|all| all.iter().find(|q| q.values.is_none() && q.attempt >= spec.attempt));
     let quarantine = everywhere.or_else(|| {
-        c.state.placed(c.workload).find_map(|(_, target)| {
-            let values = captured(target).0;
-            c.workload.quarantined(&wish.release_id, &values, spec.attempt)
-        })
+        let mut placed = c.state.placed(c.workload);
+        placed.find_map(|(_, target)| c.workload.quarantined(&wish.release_id, target.captured(), spec.attempt))
     });
     let (to, reason, message, cause) = match quarantine {
         Some(quarantine) => {
@@ -148,7 +146,7 @@ fn ask_targets(
                 .fixed_problem(target, target_spec)
                 .map(|problem| format!("{target}: {problem}")),
         );
-        let key = check_key(&release_id, &captured(target_spec).0, &plugin);
+        let key = check_key(&release_id, target_spec.captured(), &plugin);
         match answer(c, target, &key) {
             Ok(report) => {
                 problems.extend(report.problems.iter().map(|problem| {
@@ -157,7 +155,8 @@ fn ask_targets(
                     } else {
                         format!(" ({})", problem.hint)
                     };
-                    format!("{target}: {}: {}{hint}", problem.at, problem.message)
+                    let place = c.places.suffix_of_check(c.id, target, &problem.at);
+                    format!("{target}: {}: {}{hint}{place}", problem.at, problem.message)
                 }));
                 problems.extend(unable(spec, &report.abilities).map(|problem| format!("{target}: {problem}")));
             }

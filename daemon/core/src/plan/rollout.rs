@@ -10,9 +10,10 @@ use crate::config::EngineConfig;
 use crate::engine::Resolved;
 use crate::entry::*;
 use crate::ids::{Digest, Millis, ReleaseId, Seq, TargetName, WorkloadId};
+use crate::manifest::Places;
 use crate::release::Release;
-use crate::spec::{OnHalt, TargetSpec, WorkloadSpec};
-use crate::state::{Claim, PinState, Request, State, UnitState, WorkloadState};
+use crate::spec::{ArtifactSpec, OnHalt, WorkloadSpec};
+use crate::state::{Claim, KnownTarget, PinState, Request, State, UnitState, WorkloadState};
 use crate::target::{Abilities, PluginRef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,15 +46,8 @@ pub struct RolloutContext<'a> {
     pub pins: &'a BTreeMap<String, PinFacts>,
     pub tags: &'a BTreeMap<String, TagsFacts>,
     pub pullable: Option<&'a PullFacts>,
+    pub places: &'a Places,
     pub now: Millis,
-}
-
-/// A target's `config` and `values` as a launch captures them.
-pub fn captured(spec: &TargetSpec) -> (Digest, Vec<u8>) {
-    let value = serde_json::json!({ "config": spec.config, "values": spec.values });
-    // Canonical form of a JSON value cannot fail; an empty body would only make a different hash.
-    let bytes = serde_json_canonicalizer::to_vec(&value).unwrap_or_default();
-    (Digest::of(&bytes), bytes)
 }
 
 /// The identity of a pre-flight's answer.
@@ -185,7 +179,11 @@ fn wish(c: &RolloutContext, spec: &WorkloadSpec) -> Result<Option<Wish>, Box<Rol
     let release = Release::from_spec(spec, &digests);
     let release_id = release.id();
     // A request that ended because the workload was removed does not count when it is back.
-    let present = c.workload.request.as_ref().filter(|request| request.state != RolloutState::Superseded);
+    let present = c
+        .workload
+        .request
+        .as_ref()
+        .filter(|request| request.state != RolloutState::Superseded);
     let same = present.is_some_and(|request| request.release == release_id && request.attempt == spec.attempt);
     Ok((!same).then(|| Wish {
         id: wish_seq,
@@ -204,10 +202,20 @@ fn repins(c: &RolloutContext) -> RolloutPlan {
     plan
 }
 
+/// Where the manifest names it.
+fn written_at(c: &RolloutContext, reference: &str) -> String {
+    let mut artifacts = c.workload.spec.iter().flat_map(|spec| &spec.artifacts);
+    let names = |from: &ArtifactSpec| matches!(from, ArtifactSpec::Reference(text) if text == reference);
+    match artifacts.find(|(_, from)| names(from)) {
+        Some((name, _)) => c.places.suffix(c.id, &format!("/artifacts/{name}")),
+        None => String::new(),
+    }
+}
+
 pub(super) fn ask_pin(c: &RolloutContext, reference: &str, plan: &mut RolloutPlan) {
     let facts = c.pins.get(reference).cloned().unwrap_or_default();
     let message = match &facts.failure {
-        Some(failure) => format!("{reference} cannot be resolved: {failure}"),
+        Some(failure) => format!("{reference} cannot be resolved: {failure}{}", written_at(c, reference)),
         None => format!("resolving {reference}"),
     };
     let again_at = facts.failure.is_some().then_some(facts.again_at).filter(|at| *at > c.now);
@@ -238,7 +246,7 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
         RolloutState::Aborting => return go_back(c, request),
         RolloutState::Rolling | RolloutState::Holding | RolloutState::Halted => {}
     }
-    let placed: Vec<(&TargetName, &TargetSpec)> = c.state.placed(c.workload).collect();
+    let placed: Vec<(&TargetName, &KnownTarget)> = c.state.placed(c.workload).collect();
     let total = u32::try_from(placed.len()).unwrap_or(u32::MAX);
     let failed: Vec<&TargetName> = placed
         .iter()
@@ -297,11 +305,15 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
         .filter(|(target, _)| is_lagging(c, spec, target, request))
         .count();
     let may_lag = lagging <= spec.placement.max_lagging.down(total) as usize;
-    let is_done = |(target, spec): &&(&TargetName, &TargetSpec)| {
+    let is_done = |(target, spec): &&(&TargetName, &KnownTarget)| {
         let unit = c.workload.units.get(*target);
-        unit.is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, &captured(spec).0))
+        unit.is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, spec.captured()))
     };
-    let missing: Vec<&TargetName> = members.iter().filter(|member| !is_done(member)).map(|(name, _)| *name).collect();
+    let missing: Vec<&TargetName> = members
+        .iter()
+        .filter(|member| !is_done(member))
+        .map(|(name, _)| *name)
+        .collect();
     let is_excused = |target: &&TargetName| failed.contains(target) || (may_lag && is_lagging(c, spec, target, request));
     // What is stable nowhere is not through, whoever may fail or lag.
     if missing.len() == members.len() || !missing.iter().all(is_excused) {
@@ -422,18 +434,18 @@ fn go_back(c: &RolloutContext, request: &Request) -> RolloutPlan {
 }
 
 /// With the values and config that the target has now: others are another try.
-fn has_failed(c: &RolloutContext, target: &TargetName, spec: &TargetSpec, request: &Request) -> bool {
+fn has_failed(c: &RolloutContext, target: &TargetName, spec: &KnownTarget, request: &Request) -> bool {
     let unit = c.workload.units.get(target).filter(|unit| unit.attempt.is_none());
     let last = unit.and_then(|unit| unit.last.as_ref());
-    last.is_some_and(|last| failed_since(last, request) && last.captured == captured(spec).0)
+    last.is_some_and(|last| failed_since(last, request) && last.captured == *spec.captured())
 }
 
 /// It neither runs there nor may it be tried: going on after a halt does not change that.
-fn is_kept_out(c: &RolloutContext, target: &TargetName, spec: &TargetSpec, request: &Request) -> bool {
-    let values = captured(spec).0;
+fn is_kept_out(c: &RolloutContext, target: &TargetName, spec: &KnownTarget, request: &Request) -> bool {
+    let values = spec.captured();
     let unit = c.workload.units.get(target);
-    let idle = unit.is_none_or(|unit| unit.attempt.is_none() && !runs(unit, &request.release, &values));
-    idle && c.workload.quarantined(&request.release, &values, request.attempt).is_some()
+    let idle = unit.is_none_or(|unit| unit.attempt.is_none() && !runs(unit, &request.release, values));
+    idle && c.workload.quarantined(&request.release, values, request.attempt).is_some()
 }
 
 fn failed_since(last: &crate::state::LastAttempt, request: &Request) -> bool {
@@ -463,24 +475,24 @@ pub fn runs(unit: &UnitState, release: &ReleaseId, captured: &Digest) -> bool {
 }
 
 /// Units that do not run the request's release begin an attempt, unless something holds them.
-fn admit(c: &RolloutContext, request: &Request, members: &[(&TargetName, &TargetSpec)]) -> RolloutPlan {
+fn admit(c: &RolloutContext, request: &Request, members: &[(&TargetName, &KnownTarget)]) -> RolloutPlan {
     let mut plan = RolloutPlan::default();
     for (target, spec) in members {
         let unit = c.workload.units.get(*target);
-        let (values, bytes) = captured(spec);
+        let values = spec.captured();
         let is_busy = unit.is_some_and(|unit| {
             unit.attempt.is_some()
                 || unit.intent.is_some()
                 || unit.phase == PhaseName::Leaving
-                || runs(unit, &request.release, &values)
+                || runs(unit, &request.release, values)
         });
         if is_busy || has_failed(c, target, spec, request) {
             continue;
         }
-        if c.workload.quarantined(&request.release, &values, request.attempt).is_some() {
+        if c.workload.quarantined(&request.release, values, request.attempt).is_some() {
             continue;
         }
-        begin(c, &mut plan, target, spec, &request.release, request, (values, bytes));
+        begin(c, &mut plan, target, spec, &request.release, request);
     }
     plan
 }
@@ -490,11 +502,11 @@ fn begin(
     c: &RolloutContext,
     plan: &mut RolloutPlan,
     target: &TargetName,
-    spec: &TargetSpec,
+    spec: &KnownTarget,
     release: &ReleaseId,
     request: &Request,
-    (values, bytes): (Digest, Vec<u8>),
 ) {
+    let values = spec.captured();
     let since = request.since;
     let mut wait = |on: &str, message: String| {
         plan.waiting = Some(Waiting {
@@ -522,13 +534,13 @@ fn begin(
     let unit = c.workload.units.get(target);
     let same = |number: &&u32| {
         let state = unit.and_then(|unit| unit.generations.get(number));
-        state.is_some_and(|state| state.release == *release && state.captured == values)
+        state.is_some_and(|state| state.release == *release && state.captured == *values)
     };
     // A parked generation of the very same content comes back: neither registry nor Git is needed.
     let parked = unit.and_then(|unit| unit.parked.iter().rev().find(same).copied());
     let abilities: Option<Abilities> = match parked.and_then(|number| unit?.generations.get(&number)?.abilities.clone()) {
         Some(abilities) => Some(abilities),
-        None => match preflight::abilities(c, target, release, &values, &plugin) {
+        None => match preflight::abilities(c, target, release, values, &plugin) {
             Ok(abilities) => Some(abilities),
             Err(asking) => {
                 plan.asks.extend(asking.asks);
@@ -561,7 +573,7 @@ fn begin(
     draft.blobs.insert("target".into(), values.clone());
     draft.blobs.insert("release".into(), release.blob());
     plan.records.push(draft);
-    plan.blobs.push((values, bytes));
+    plan.blobs.push((values.clone(), spec.captured_bytes()));
 }
 
 /// After the rollout ended well: a new target, or one whose values or config changed, gets the same release through it once
@@ -570,14 +582,13 @@ fn catch_up(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollo
     if request.paused || held_back(c, spec).is_some() {
         return RolloutPlan::default();
     }
-    let placed: Vec<(&TargetName, &TargetSpec)> = c.state.placed(c.workload).collect();
-    let is_late = |target: &TargetName, target_spec: &TargetSpec| {
+    let placed: Vec<(&TargetName, &KnownTarget)> = c.state.placed(c.workload).collect();
+    let is_late = |target: &TargetName, target_spec: &KnownTarget| {
         let unit = c.workload.units.get(target);
-        let values = captured(target_spec).0;
         !has_failed(c, target, target_spec, request)
-            && !unit.is_some_and(|unit| unit.attempt.is_some() || runs(unit, &request.release, &values))
+            && !unit.is_some_and(|unit| unit.attempt.is_some() || runs(unit, &request.release, target_spec.captured()))
     };
-    let late: Vec<(&TargetName, &TargetSpec)> = placed.into_iter().filter(|(name, spec)| is_late(name, spec)).collect();
+    let late: Vec<(&TargetName, &KnownTarget)> = placed.into_iter().filter(|(name, spec)| is_late(name, spec)).collect();
     let (laggards, changed): (Vec<_>, Vec<_>) = late.into_iter().partition(|(target, _)| is_behind(c, target, request));
     if !changed.is_empty() {
         let mut draft = change(
@@ -620,9 +631,14 @@ fn admit_new(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Roll
         let is_new = unit.is_none_or(|unit| {
             unit.current.is_none() && unit.attempt.is_none() && unit.intent.is_none() && unit.phase == PhaseName::Absent
         });
-        let values = captured(target_spec);
-        if is_new && !has_failed(c, target, target_spec, request) && c.workload.quarantined(release, &values.0, request.attempt).is_none() {
-            begin(c, &mut plan, target, target_spec, release, request, values);
+        let failed = has_failed(c, target, target_spec, request);
+        if is_new
+            && !failed
+            && c.workload
+                .quarantined(release, target_spec.captured(), request.attempt)
+                .is_none()
+        {
+            begin(c, &mut plan, target, target_spec, release, request);
         }
     }
     plan

@@ -1,7 +1,7 @@
 //! Selectors: which tag of a repository an artifact follows. A selection never moves down, never takes a quarantined
 //! release, and moves only to a tag that has pointed at one digest for the settle window.
 
-use super::rollout::{Candidate, RolloutContext, ask_pin, captured};
+use super::rollout::{Candidate, RolloutContext, ask_pin};
 use super::{Ask, Draft, RolloutPlan, Waiting, earliest};
 use crate::entry::*;
 use crate::ids::{Digest, WorkloadId};
@@ -216,7 +216,7 @@ fn is_quarantined(c: &RolloutContext, spec: &WorkloadSpec, artifact: &str, diges
     let Some(digests) = digests else { return false };
     let release = Release::from_spec(spec, &digests).id();
     let mut placed = c.state.placed(c.workload);
-    placed.any(|(_, target)| c.workload.quarantined(&release, &captured(target).0, spec.attempt).is_some())
+    placed.any(|(_, target)| c.workload.quarantined(&release, target.captured(), spec.attempt).is_some())
 }
 
 fn take(

@@ -1,6 +1,6 @@
 //! By what an entry can be found.
 
-use holdfast_core::entry::{AttemptChange, Body, Entry};
+use holdfast_core::entry::{AttemptChange, Body, CommandVerb, Entry};
 use holdfast_core::ids::{Millis, deploy_id};
 use std::collections::BTreeSet;
 
@@ -119,6 +119,11 @@ pub fn keys(entry: &Entry, epoch: u64) -> BTreeSet<(By, String)> {
         }
         Body::Quarantine(quarantine) => {
             keys.insert((By::Release, quarantine.release.to_string()));
+        }
+        Body::Command(command) => {
+            if let CommandVerb::OpenIncident { deploy } | CommandVerb::CloseIncident { deploy } = &command.verb {
+                keys.insert((By::Deploy, deploy.clone()));
+            }
         }
         Body::Plugin(plugin) => {
             keys.insert((By::Digest, plugin.digest.to_string()));

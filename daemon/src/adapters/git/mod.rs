@@ -19,6 +19,8 @@ const REF: &str = "refs/holdfast/tip";
 const FILES_MAX: usize = 20_000;
 const ENTRIES_MAX: usize = 200_000;
 const FILE_MAX_BYTES: usize = 1 << 20;
+pub(crate) const LINK: &str = "a symbolic link is never followed; commit the file or directory itself";
+pub(crate) const SUBMODULE: &str = "a submodule is another repository and is never read; commit the files themselves";
 const CONTRIBUTING_COMMITS_MAX: usize = 1_000;
 const INTERVAL_MIN_MS: Millis = 1_000;
 
@@ -380,11 +382,7 @@ impl Walk<'_> {
             return self.problem(&path, "not-utf8", "the name is not UTF-8");
         }
         if entry.filemode() == LINK_MODE {
-            return self.problem(
-                &path,
-                "symlink",
-                "a symbolic link is never followed; commit the file or directory itself",
-            );
+            return self.problem(&path, "symlink", LINK);
         }
         match entry.kind() {
             Some(ObjectType::Tree) => match self.mirror.find_tree(entry.id()) {
@@ -403,11 +401,7 @@ impl Walk<'_> {
                 }),
                 Err(error) => self.problem(&path, "unreadable", error.message()),
             },
-            Some(ObjectType::Commit) => self.problem(
-                &path,
-                "submodule",
-                "a submodule is another repository and is never read; commit the files themselves",
-            ),
+            Some(ObjectType::Commit) => self.problem(&path, "submodule", SUBMODULE),
             _ => self.problem(&path, "unreadable", "this is no file and no directory"),
         }
     }

@@ -233,7 +233,9 @@ fn kept_for_a_way_back(
         let generation = workload.units.get(target).and_then(|unit| unit.generations.get(old));
         generation.is_none_or(|one| workload.keeps_out(&one.release, &one.captured, workload.attempt_number()))
     };
-    let old = attempt.old.filter(|_| spec.standby > 0 && !attempt.heal && attempt.can.staged);
+    let old = attempt
+        .old
+        .filter(|_| spec.standby > 0 && !attempt.heal && attempt.can.staged);
     // What a foreign hand took is not there to be kept, nor what went while the manifest said otherwise.
     let amended = workload.spec_seq > attempt.seq;
     let old = old.filter(|old| !known_bad(old) && !amended && shown(old));

@@ -145,7 +145,11 @@ impl Oracle {
         let phase = unit.and_then(|unit| unit.phase);
         let leaving = phase == Some(PhaseName::Leaving);
         // The manifest of the time when it was decided may have said recreate.
-        let amended = self.facts.workloads.get(&call.workload).is_some_and(|workload| workload.spec_seq > call.intent);
+        let amended = self
+            .facts
+            .workloads
+            .get(&call.workload)
+            .is_some_and(|workload| workload.spec_seq > call.intent);
         let recreates = matches!(self.strategy(&call.workload), Some(Strategy::Recreate { .. }))
             || amended
             || !before.abilities.overlap

@@ -62,9 +62,7 @@ impl Engine {
 
     /// Workloads that run on a target or are placed on it.
     pub(super) fn workloads_on(&self, target: &TargetName) -> Vec<WorkloadId> {
-        let here = |workload: &WorkloadState| {
-            workload.units.contains_key(target) || self.state.placed(workload).any(|(name, _)| name == target)
-        };
+        let here = |workload: &WorkloadState| workload.units.contains_key(target) || self.state.is_placed(workload, target);
         let all = self.state.workloads.iter();
         all.filter(|(_, workload)| here(workload)).map(|(id, _)| id.clone()).collect()
     }

@@ -17,6 +17,7 @@ use crate::spec::*;
 pub use analysis::QUERY_PLACEHOLDERS;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use values::{flag, int, list, object, text, text_map};
 
 /// More of one file are counted, not kept.
@@ -26,7 +27,7 @@ const DEPENDENCIES_MAX: usize = 100;
 /// A file's documents. What it means depends on its bytes alone, so it can be kept by blob id.
 #[derive(Debug, Clone, Default)]
 pub struct ParsedFile {
-    pub documents: Vec<Document>,
+    pub documents: Vec<Arc<Document>>,
     /// The first ones.
     pub problems: Vec<Problem>,
     pub further_problems: usize,
@@ -78,7 +79,7 @@ pub fn parse_file(file: &str, bytes: &[u8]) -> ParsedFile {
         let document = reader.document(&node, !stream.unsound.contains(&index));
         parsed.problems.append(&mut reader.problems);
         match document {
-            Some((kind, name, place)) => parsed.documents.push(Document { kind, name, place, node }),
+            Some((kind, name, place)) => parsed.documents.push(Arc::new(Document { kind, name, place, node })),
             // Of what it was, nothing is known.
             None => parsed.readable = false,
         }

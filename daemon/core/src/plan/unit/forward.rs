@@ -377,7 +377,9 @@ pub(super) fn retire(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
     let Some(seen) = c.fresh() else {
         return c.look_at_target();
     };
-    let state = seen.generation(attempt.generation).filter(|state| state.wanted.is_some() || !c.is_short());
+    let state = seen
+        .generation(attempt.generation)
+        .filter(|state| state.wanted.is_some() || !c.is_short());
     let Some(state) = state else {
         return replaced_in_vain(c, attempt, seen);
     };

@@ -95,7 +95,7 @@ impl<'a> UnitContext<'a> {
     }
 
     pub fn is_placed(&self) -> bool {
-        self.state.placed(self.workload).any(|(name, _)| name == self.target)
+        self.state.is_placed(self.workload, self.target)
     }
 
     /// What the newest look shows, if it was begun after the last effect ended: anything older may describe the world before it.

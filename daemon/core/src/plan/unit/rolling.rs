@@ -80,11 +80,17 @@ pub(super) fn roll(
     let floor = size.saturating_sub(unavailable);
     // What came up just now has to stay so for as long as any candidate; until then only what had its turn before counts.
     let had_their_turn = (u64::from(attempt.weight) * u64::from(size) / u64::from(FULL_SHARE)) as u32;
-    let new_ready = if is_stable(c, attempt, spec) { new_ready } else { new_ready.min(had_their_turn) };
+    let new_ready = if is_stable(c, attempt, spec) {
+        new_ready
+    } else {
+        new_ready.min(had_their_turn)
+    };
     let free = (size + surge).saturating_sub(new_wanted + old_wanted);
     // Enough of them, or as many as there can be before the last old ones go.
     let old_is_gone = attempt.old.is_some() && old.is_none();
-    let enough = new_ready >= size || (old_is_gone && new_ready > 0) || (new_ready >= floor && new_ready == new_wanted && free == 0 && old_wanted > 0);
+    let enough = new_ready >= size
+        || (old_is_gone && new_ready > 0)
+        || (new_ready >= floor && new_ready == new_wanted && free == 0 && old_wanted > 0);
     let weight = if enough {
         FULL_SHARE
     } else {

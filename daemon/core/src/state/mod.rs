@@ -1,0 +1,103 @@
+//! State: the only memory. `fold` over the ledger's entries is the only way it changes, so a crash loses nothing that
+//! was acknowledged and a snapshot is no more than a shorter way to the same value.
+
+mod fold;
+mod target;
+mod unit;
+mod workload;
+
+pub use target::{Claim, KnownTarget, TargetState};
+pub use unit::{AttemptState, DriftState, GenState, LastAttempt, OpenIntent, UnitState};
+pub use workload::{
+    ApprovalState, INCIDENTS_MAX, JobOutcome, JobState, PinState, QuarantineState, ReleaseState, Request, SelectionState,
+    WorkloadState, job_key,
+};
+
+use crate::entry::SourceProblem;
+use crate::ids::{Digest, Millis, Seq, TargetName, WorkloadId, fence};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Sequence number of the next entry.
+    pub size: Seq,
+    pub t: Millis,
+    pub epoch: u64,
+    pub term: Seq,
+    pub owner: String,
+    pub source: Option<SourceHead>,
+    pub targets: BTreeMap<TargetName, TargetState>,
+    pub workloads: BTreeMap<WorkloadId, WorkloadState>,
+    pub command_keys: Vec<String>,
+    /// When drift was healed, within the last hour.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heals: Vec<Millis>,
+    /// The limit on heals was reached: since this entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heal_guard: Option<Seq>,
+    /// Plugins that ever drove something here, by digest: the ledger holds each as a blob.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plugins: BTreeMap<Digest, String>,
+}
+
+/// Nothing new begins here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    pub seq: Seq,
+    pub by: String,
+    pub reason: String,
+    pub t: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceHead {
+    pub seq: Seq,
+    pub commit: String,
+    pub summary: String,
+    pub t: Millis,
+    pub problems: Vec<SourceProblem>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub contributors: BTreeSet<String>,
+    /// A tip that is no fast-forward: not taken until a person says so.
+    pub rewrite: Option<String>,
+    /// A rewritten tip that a person said yes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<String>,
+}
+
+impl State {
+    pub fn fence(&self, seq: Seq) -> u64 {
+        fence(self.epoch, seq)
+    }
+
+    pub fn is_ahead_of(&self, fence: u64) -> bool {
+        fence < self.fence(self.size)
+    }
+
+    pub fn unit(&self, workload: &WorkloadId, target: &str) -> Option<&UnitState> {
+        self.workloads.get(workload)?.units.get(target)
+    }
+
+    pub fn target_spec(&self, name: &str) -> Option<&KnownTarget> {
+        self.targets.get(name)?.present()
+    }
+
+    /// Targets that the workload's manifest places it on, in name order.
+    pub fn placed<'a>(&'a self, workload: &'a WorkloadState) -> impl Iterator<Item = (&'a TargetName, &'a KnownTarget)> {
+        let placement = workload.placement();
+        self.targets.iter().filter_map(move |(name, target)| {
+            let target = target.present()?;
+            placement?.includes(name, &target.labels).then_some((name, target))
+        })
+    }
+
+    /// Whether the workload's manifest places it on this target.
+    pub fn is_placed(&self, workload: &WorkloadState, target: &str) -> bool {
+        let spec = self.target_spec(target);
+        workload
+            .placement()
+            .zip(spec)
+            .is_some_and(|(placement, spec)| placement.includes(target, &spec.labels))
+    }
+}
