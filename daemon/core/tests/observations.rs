@@ -42,7 +42,10 @@ fn rows(outputs: Vec<Output>) -> Vec<Vec<(String, u64, String, String)>> {
         let Output::Append { entries, blobs } = output else { continue };
         for entry in entries {
             let Body::ObservationRoot(root) = entry.body else { continue };
-            let bytes = blobs.iter().find(|(digest, _)| *digest == entry.blobs["observations"]).unwrap();
+            let bytes = blobs
+                .iter()
+                .find(|(digest, _)| *digest == entry.blobs["observations"])
+                .unwrap();
             assert_eq!(Digest::of(&bytes.1), bytes.0);
             let rows: Vec<Observation> = serde_json::from_slice(&bytes.1).unwrap();
             assert_eq!(root.polls, rows.iter().map(|row| row.polls).sum::<u64>());
@@ -50,7 +53,14 @@ fn rows(outputs: Vec<Output>) -> Vec<Vec<(String, u64, String, String)>> {
             let minute = |wall: &str| wall[11..16].to_owned();
             roots.push(
                 rows.iter()
-                    .map(|row| (row.digest.short().to_owned(), row.polls, minute(&row.first), minute(&row.last)))
+                    .map(|row| {
+                        (
+                            row.digest.short().to_owned(),
+                            row.polls,
+                            minute(&row.first),
+                            minute(&row.last),
+                        )
+                    })
                     .collect(),
             );
         }
@@ -82,5 +92,8 @@ fn polls_are_written_down_by_the_hour_and_at_a_stop() {
     let mut at_stop = rows(engine.stop(now(70)));
     at_stop.iter_mut().for_each(|rows| rows.sort());
     assert_eq!(at_stop, [expected]);
-    assert!(rows(engine.stop(now(71))).is_empty(), "what is written down is not written twice");
+    assert!(
+        rows(engine.stop(now(71))).is_empty(),
+        "what is written down is not written twice"
+    );
 }

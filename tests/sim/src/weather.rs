@@ -71,7 +71,12 @@ impl World {
         let is_given_up = |workload: &str, number: GenNumber| {
             let units = states.iter().flat_map(|state| &state.workloads);
             let mut units = units.filter(|(id, _)| id.as_str() == workload);
-            units.all(|(_, workload)| workload.units.get(name).is_none_or(|unit| !unit.generations.contains_key(&number)))
+            units.all(|(_, workload)| {
+                workload
+                    .units
+                    .get(name)
+                    .is_none_or(|unit| !unit.generations.contains_key(&number))
+            })
         };
         let Some(site) = self.sites.get_mut(name) else { return };
         let (routing_is_ours, wide) = (site.abilities.most_live > 1, site.abilities.overlap);
@@ -101,7 +106,9 @@ impl World {
                 // Somebody restores an old object of ours.
                 if let (Some(one), Some(first)) = (
                     held.generations.get(&newest).cloned(),
-                    serving.first().filter(|first| **first > 1 && is_given_up(workload, **first - 1)),
+                    serving
+                        .first()
+                        .filter(|first| **first > 1 && is_given_up(workload, **first - 1)),
                 ) {
                     held.generations.insert(first - 1, one);
                 }

@@ -43,7 +43,11 @@ impl Oracle {
                     && unit.phase == Some(PhaseName::Undoing)
                     && unit.attempt.as_ref().is_some_and(|attempt| attempt.generation == *generation);
                 // Something that came back where nothing is wanted.
-                let unwanted = self.facts.workloads.get(id).is_some_and(|workload| !self.facts.placed(workload).contains(&target.as_str()));
+                let unwanted = self
+                    .facts
+                    .workloads
+                    .get(id)
+                    .is_some_and(|workload| !self.facts.placed(workload).contains(&target.as_str()));
                 let stray = unit.attempt.is_none() && unit.current.is_none() && unwanted;
                 if unit.phase == Some(PhaseName::Leaving) || first_undone || stray {
                     return Ok(());
