@@ -338,12 +338,10 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
         return Err(wrong());
     }
     if sum == 0 {
-        // Nobody serves: only on the way back of what cannot be there twice, or where the old generation is gone, or has no
-        // instance and no room for one.
+        // Nobody serves: only on the way back of what cannot be there twice, or where the old generation is gone or cannot serve.
         let old = c.unit.attempt.as_ref().and_then(|attempt| attempt.old);
         let old_is_there = there.iter().any(|state| Some(state.number) == old);
-        let old_has_no_room = is_without_room(c, there);
-        return if c.unit.phase == PhaseName::Undoing && (!can.overlap || !old_is_there || old_has_no_room) {
+        return if c.unit.phase == PhaseName::Undoing && (!can.overlap || !old_is_there || old_cannot_serve(c, there)) {
             Ok(())
         } else {
             Err(wrong())
@@ -404,11 +402,12 @@ fn check_route(c: &UnitContext, shares: &[Share], lead: GenNumber) -> Result<(),
     others.map_or(Ok(()), |share| Err(Violation::WrongWayBack(share.number)))
 }
 
-/// The old generation has no ready instance, and the target refused it room for one.
-fn is_without_room(c: &UnitContext, there: &[GenerationState]) -> bool {
+/// The old generation has no ready instance, and cannot be given one: there is no room, or there is nothing to count.
+fn old_cannot_serve(c: &UnitContext, there: &[GenerationState]) -> bool {
     let old = c.unit.attempt.as_ref().and_then(|attempt| attempt.old);
-    let serves = there.iter().any(|state| Some(state.number) == old && state.ready > 0);
-    !serves && matches!(c.unit.last_fault, Some((FaultClass::Exhausted, _)))
+    let state = there.iter().find(|state| Some(state.number) == old);
+    let no_room = matches!(c.unit.last_fault, Some((FaultClass::Exhausted, _)));
+    state.is_none_or(|state| state.ready == 0 && (no_room || state.wanted.is_none()))
 }
 
 /// Enough different people said yes to this weight, where the manifest wants it for a release that is new here.
@@ -473,7 +472,7 @@ fn check_retire(c: &UnitContext, number: GenNumber, last: bool) -> Result<(), Vi
         let back_serves = attempt.old.is_none_or(|old| share(c, old) == FULL_SHARE)
             || can.routing == Routing::Fixed
             || !old_is_there
-            || (share(c, number) == 0 && (!can.overlap || is_without_room(c, there)));
+            || (share(c, number) == 0 && (!can.overlap || old_cannot_serve(c, there)));
         if share(c, number) > 0 && old_is_there {
             return Err(Violation::RetireLive(number));
         }

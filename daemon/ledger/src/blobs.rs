@@ -102,9 +102,10 @@ impl Durable {
         if Digest::of(bytes) != *digest {
             return Err(BlobError::WrongDigest(digest.clone()));
         }
-        if self.settle(disk, digest, limit_bytes)? {
-            return Ok(());
-        }
+        self.write(disk, digest, bytes)
+    }
+
+    fn write<D: Disk>(&mut self, disk: &D, digest: &Digest, bytes: &[u8]) -> Result<(), BlobError> {
         disk::replace(disk, &path_of(digest), bytes).map_err(|error| BlobError::Write {
             digest: digest.clone(),
             in_sync: error.in_sync,
@@ -114,23 +115,19 @@ impl Durable {
         Ok(())
     }
 
-    /// Whether the blob is stored, whole, and durable from here on: an earlier process may have been killed between its
-    /// rename and its sync. False when it has to be written.
+    /// Whether the blob is stored, whole, and durable from here on. False when it has to be given. An earlier process may have
+    /// been killed before its sync, or its sync failed, after which another one only says that it is done: so it is written
+    /// again.
     pub fn settle<D: Disk>(&mut self, disk: &D, digest: &Digest, limit_bytes: u64) -> Result<bool, BlobError> {
         if self.known.contains(digest) {
             return Ok(true);
         }
-        if get(disk, digest, limit_bytes).is_err() {
-            return Ok(false);
-        }
-        let path = path_of(digest);
-        let synced = disk.sync_data(&path).and_then(|()| disk.sync_dir(disk::parent(&path)));
-        synced.map_err(|source| BlobError::Write {
-            digest: digest.clone(),
-            in_sync: true,
-            source,
-        })?;
-        self.learn(digest);
+        let bytes = match get(disk, digest, limit_bytes) {
+            Ok(bytes) => bytes,
+            Err(error @ BlobError::Read { .. }) => return Err(error),
+            Err(_) => return Ok(false),
+        };
+        self.write(disk, digest, &bytes)?;
         Ok(true)
     }
 }

@@ -3,7 +3,7 @@
 //! Everything that was written after an acknowledgement is a witness of it: the head's slots, snapshots, and the commits
 //! of later batches. Damage below any of them is a loss. Only what lies above all of them was never acknowledged.
 
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::head::{self, HEAD_FILE, Head, Slot};
 use crate::log::{LOG_DIR, LogError, SPARSE, Segment, path_of};
 use crate::merkle::{Frontier, Hash, empty_root};
@@ -86,9 +86,12 @@ pub fn boot<D: Disk>(disk: &D, read_only: bool) -> Result<Booted, LogError> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut epoch = 1;
     let mut stop: Option<(String, u64, Stop)> = None;
+    // Per segment, the bytes of what was acknowledged for certain.
+    let mut settled_bytes: Vec<u64> = Vec::new();
     for file in &files {
-        let segment = scan_segment(disk, file, &mut frontier, &mut claims, &mut epoch, &mut stop)?;
+        let (segment, settled) = scan_segment(disk, file, witnessed, &mut frontier, &mut claims, &mut epoch, &mut stop)?;
         segments.push(segment);
+        settled_bytes.push(settled);
         if stop.is_some() {
             break;
         }
@@ -141,10 +144,10 @@ pub fn boot<D: Disk>(disk: &D, read_only: bool) -> Result<Booted, LogError> {
             acknowledged: claim.size,
         });
     }
-    segments.retain(|segment| segment.entries > 0);
     if loss.is_none() && !read_only {
-        settle_tail(disk, cut, segments.last())?;
+        settle_tail(disk, cut, segments.iter().zip(settled_bytes))?;
     }
+    segments.retain(|segment| segment.entries > 0);
     let mut snapshot = None;
     for (candidate, claim) in snapshots
         .into_iter()
@@ -168,7 +171,11 @@ pub fn boot<D: Disk>(disk: &D, read_only: bool) -> Result<Booted, LogError> {
     })
 }
 
-fn settle_tail<D: Disk>(disk: &D, cut: Option<(String, u64)>, last: Option<&Segment>) -> Result<(), LogError> {
+fn settle_tail<'a, D: Disk>(
+    disk: &D,
+    cut: Option<(String, u64)>,
+    segments: impl Iterator<Item = (&'a Segment, u64)>,
+) -> Result<(), LogError> {
     let writing = |path: &str| {
         let path = path.to_owned();
         move |source| LogError::Write { path, source }
@@ -178,17 +185,30 @@ fn settle_tail<D: Disk>(disk: &D, cut: Option<(String, u64)>, last: Option<&Segm
         let done = if *keep_bytes == 0 {
             disk.remove(path)
         } else {
-            disk.truncate(path, *keep_bytes)
+            disk.truncate(path, *keep_bytes).and_then(|()| disk.sync_data(path))
         };
         done.map_err(writing(path))?;
     }
-    // A process killed before its sync leaves a whole batch in the page cache. It counts from here on, so it is made
-    // durable before anything is built upon it.
-    if let Some(last) = last {
-        let path = path_of(&last.file);
-        disk.sync_data(&path).map_err(writing(&path))?;
+    // A process killed before its sync leaves a whole batch in the page cache, and so does one whose sync failed; after that,
+    // another sync writes nothing and says that it is done. What counts from here on and nobody has witnessed is therefore
+    // written again, over the same bytes, before anything is built upon it.
+    let mut touched = cut.is_some();
+    for (segment, settled_bytes) in segments.filter(|(segment, settled)| segment.entries > 0 && *settled < segment.bytes) {
+        let path = path_of(&segment.file);
+        let len = usize::try_from(segment.bytes - settled_bytes).unwrap_or(usize::MAX);
+        let tail = disk.read_at(&path, settled_bytes, len).map_err(reading(&path))?;
+        if settled_bytes == 0 {
+            // Not even its name is known to be durable.
+            disk::replace(disk, &path, &tail).map_err(|error| writing(&path)(error.source))?;
+        } else {
+            let written = disk
+                .write_at(&path, settled_bytes, &tail)
+                .and_then(|()| disk.sync_data(&path));
+            written.map_err(writing(&path))?;
+        }
+        touched = true;
     }
-    if last.is_some() || cut.is_some() {
+    if touched {
         disk.sync_dir(LOG_DIR).map_err(writing(LOG_DIR))
     } else {
         Ok(())
@@ -232,11 +252,12 @@ pub fn claimed_sizes(claims: &[Claim]) -> Vec<u64> {
 fn scan_segment<D: Disk>(
     disk: &D,
     file: &str,
+    witnessed: u64,
     frontier: &mut Frontier,
     claims: &mut [Claim],
     epoch: &mut u64,
     stop: &mut Option<(String, u64, Stop)>,
-) -> Result<Segment, LogError> {
+) -> Result<(Segment, u64), LogError> {
     let path = path_of(file);
     let mut segment = Segment {
         file: file.into(),
@@ -245,6 +266,7 @@ fn scan_segment<D: Disk>(
         bytes: 0,
         offsets: Vec::new(),
     };
+    let mut settled_bytes = 0;
     let sizes = claimed_sizes(claims);
     // Claims of sizes inside a batch count once the batch's commit was seen.
     let mut pending: Vec<(u64, Hash)> = Vec::new();
@@ -258,6 +280,9 @@ fn scan_segment<D: Disk>(
         Step::Commit { commit, end } => {
             segment.entries = commit.size - segment.first;
             segment.bytes = end;
+            if commit.size <= witnessed {
+                settled_bytes = end;
+            }
         }
     })
     .map_err(reading(&path))?;
@@ -267,5 +292,5 @@ fn scan_segment<D: Disk>(
     }
     *epoch = walked.epoch.max(*epoch);
     *stop = walked.stop.map(|stop| (path, walked.committed_bytes, stop));
-    Ok(segment)
+    Ok((segment, settled_bytes))
 }

@@ -19,14 +19,16 @@ mod site;
 mod weather;
 mod world;
 
-pub use options::{Fault, Options};
+pub use options::{Fault, Feature, Options};
 pub use world::Outcome;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Runs one seed. A panic of the engine is a failure like any other.
 pub fn run(options: &Options) -> Result<Outcome, String> {
+    options::set_features(&options.features);
     catch_unwind(AssertUnwindSafe(|| world::run(options))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -35,7 +37,11 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
 }
 
 /// Runs many seeds on some threads; failures in the order of their seeds.
-pub fn run_many(seeds: impl Iterator<Item = u64>, threads: usize) -> (Vec<Outcome>, Vec<(u64, String)>) {
+pub fn run_many(
+    seeds: impl Iterator<Item = u64>,
+    features: &BTreeSet<Feature>,
+    threads: usize,
+) -> (Vec<Outcome>, Vec<(u64, String)>) {
     let seeds: Vec<u64> = seeds.collect();
     let next = AtomicUsize::new(0);
     let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
@@ -43,7 +49,7 @@ pub fn run_many(seeds: impl Iterator<Item = u64>, threads: usize) -> (Vec<Outcom
         let worker = || {
             let mut done = Vec::new();
             while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                done.push((*seed, run(&Options::new(*seed))));
+                done.push((*seed, run(&Options::only(*seed, features))));
             }
             done
         };

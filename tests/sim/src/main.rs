@@ -1,12 +1,14 @@
 //! Runs seeds: many of them, or one with everything that happens. `tests/sim/run` builds and calls it.
 
-use holdfast_sim::options::{FAULTS_MS, Feature, try_features};
-use holdfast_sim::{Fault, Options, run, run_many, shrink};
+use holdfast_sim::options::FAULTS_MS;
+use holdfast_sim::{Fault, Feature, Options, run, run_many, shrink};
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: holdfast-sim --seeds N [--from M] [--threads N] [--first] | --seed N [--off CLASS,...] [--until MS] [--loud]; both: [--with FEATURE,...]";
+const USAGE: &str = "usage: holdfast-sim --seeds N [--from M] [--threads N] [--first] | --seed N [--off CLASS,...] [--until MS] [--loud]; both: [--only FEATURE,...]";
 
 struct Arguments {
+    features: BTreeSet<Feature>,
     seeds: u64,
     from: u64,
     threads: usize,
@@ -17,6 +19,7 @@ struct Arguments {
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut arguments = Arguments {
+        features: Feature::ALL.into(),
         seeds: 500,
         from: 0,
         threads: 2,
@@ -36,13 +39,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--first" => arguments.first = true,
             "--until" => options.faults_ms = number(value()?)?.min(FAULTS_MS),
             "--loud" => options.loud = true,
-            "--with" => {
+            "--only" => {
                 let named = value()?;
                 let features = named.split(',').map(|name| {
                     let all = Feature::ALL.map(Feature::name).join(", ");
                     Feature::parse(name).ok_or_else(|| format!("no feature {name:?}; there are {all}"))
                 });
-                try_features(features.collect::<Result<_, _>>()?);
+                arguments.features = features.collect::<Result<_, _>>()?;
             }
             "--off" => {
                 for name in value()?.split(',') {
@@ -56,6 +59,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             _ => return Err(format!("unknown argument {word}")),
         }
     }
+    options.features.clone_from(&arguments.features);
     arguments.one = single.then_some(options);
     Ok(arguments)
 }
@@ -70,10 +74,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match arguments.one {
-        Some(options) => replay(&options),
-        None if arguments.first => first(arguments.from, arguments.seeds, arguments.threads),
-        None => many(arguments.from, arguments.seeds, arguments.threads),
+    match &arguments.one {
+        Some(options) => replay(options),
+        None if arguments.first => first(&arguments),
+        None => many(&arguments),
     }
 }
 
@@ -90,10 +94,11 @@ fn replay(options: &Options) -> ExitCode {
     }
 }
 
-fn first(from: u64, seeds: u64, threads: usize) -> ExitCode {
+fn first(arguments: &Arguments) -> ExitCode {
+    let (from, seeds, threads) = (arguments.from, arguments.seeds, arguments.threads);
     let portion = threads.max(1) as u64 * 2;
     for at in (0..seeds).step_by(portion as usize) {
-        let (_, failures) = run_many(from + at..from + (at + portion).min(seeds), threads);
+        let (_, failures) = run_many(from + at..from + (at + portion).min(seeds), &arguments.features, threads);
         if let Some((seed, error)) = failures.first() {
             println!("{} seeds: {error}", seed - from + 1);
             return ExitCode::FAILURE;
@@ -103,8 +108,9 @@ fn first(from: u64, seeds: u64, threads: usize) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn many(from: u64, seeds: u64, threads: usize) -> ExitCode {
-    let (outcomes, failures) = run_many(from..from + seeds, threads);
+fn many(arguments: &Arguments) -> ExitCode {
+    let (from, seeds) = (arguments.from, arguments.seeds);
+    let (outcomes, failures) = run_many(from..from + seeds, &arguments.features, arguments.threads);
     let sum = |of: fn(&holdfast_sim::Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
     println!(
         "{} of {seeds} seeds hold: {} entries, {} effects, {} crashes, {} stops by the disk, {} quarantines, {} heals, {} jobs",
@@ -121,7 +127,7 @@ fn many(from: u64, seeds: u64, threads: usize) -> ExitCode {
         println!("tests/sim/run --seed {seed}: {error}");
     }
     if let Some((seed, _)) = failures.first()
-        && let Some((options, error)) = shrink::shrink(*seed)
+        && let Some((options, error)) = shrink::shrink(Options::only(*seed, &arguments.features))
     {
         println!("shrunk: {}: {error}", shrink::command(&options));
     }

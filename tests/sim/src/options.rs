@@ -1,13 +1,13 @@
 //! What a run may do: which features the manifests use, and which faults strike until when.
 
 use crate::random::Random;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
 
 /// Until here faults strike; afterwards it must come to rest.
 pub const FAULTS_MS: u64 = 400_000;
 
-/// A part of the engine that manifests may use once it is built.
+/// A part of the engine: manifests use it, or the world tries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feature {
     Waves,
@@ -77,43 +77,18 @@ impl Feature {
     }
 }
 
-/// The features whose generators are on. One is added here when the engine has it.
-pub const FEATURES_ON: &[Feature] = &[
-    Feature::Waves,
-    Feature::Rolling,
-    Feature::Recreate,
-    Feature::Jobs,
-    Feature::Approvals,
-    Feature::Standby,
-    Feature::Selectors,
-    Feature::DependsOn,
-    Feature::Capacity,
-    Feature::Prometheus,
-    Feature::Telemetry,
-    Feature::Abilities,
-    Feature::Unstaged,
-    Feature::Suspend,
-    Feature::Commands,
-    Feature::Manual,
-    Feature::Punctual,
-    Feature::OldCopy,
-];
-
-/// Features that this process tries beyond the list: `--with`.
-static TRIED: OnceLock<Vec<Feature>> = OnceLock::new();
-
-/// For a look at what the engine makes of a feature that is not in the list yet. Once, before the first run.
-pub fn try_features(features: Vec<Feature>) {
-    // A second call would make one process run two kinds of world; the first stays.
-    let _ = TRIED.set(features);
+thread_local! {
+    /// Of the run that this thread is at.
+    static ON: RefCell<BTreeSet<Feature>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-pub fn tried() -> &'static [Feature] {
-    TRIED.get().map_or(&[], |tried| tried)
+/// From here on this thread's run has these features and no others.
+pub fn set_features(features: &BTreeSet<Feature>) {
+    ON.with_borrow_mut(|on| on.clone_from(features));
 }
 
 pub fn has(feature: Feature) -> bool {
-    FEATURES_ON.contains(&feature) || tried().contains(&feature)
+    ON.with_borrow(|on| on.contains(&feature))
 }
 
 /// A class of faults, or of people who are in the way. Each draws from a stream of its own.
@@ -215,6 +190,7 @@ impl Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     pub seed: u64,
+    pub features: BTreeSet<Feature>,
     /// Classes that do not strike although the seed says so: shrinking.
     pub off: BTreeSet<Fault>,
     pub faults_ms: u64,
@@ -223,9 +199,18 @@ pub struct Options {
 }
 
 impl Options {
+    /// With these features only.
+    pub fn only(seed: u64, features: &BTreeSet<Feature>) -> Self {
+        Self {
+            features: features.clone(),
+            ..Self::new(seed)
+        }
+    }
+
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
+            features: Feature::ALL.into(),
             off: BTreeSet::new(),
             faults_ms: FAULTS_MS,
             loud: false,

@@ -153,7 +153,8 @@ impl World {
                 .filter(|(_, target)| target.frozen.is_some())
                 .map(|(name, _)| name.clone())
                 .collect();
-            let guarded = state.heal_guard.is_some();
+            let units = state.workloads.values().flat_map(|workload| workload.units.values());
+            let guarded = state.heal_guard.is_some() || units.clone().any(|unit| unit.heal_guard.is_some());
             let workloads: Vec<(WorkloadId, WorkloadState)> =
                 state.workloads.iter().map(|(id, w)| (id.clone(), w.clone())).collect();
             for name in frozen {

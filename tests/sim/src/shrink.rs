@@ -1,15 +1,15 @@
 //! A failing seed made smaller: fault classes that do not matter are switched off, and the faults end as early as they can.
 
-use crate::options::{Fault, Faults, Options};
+use crate::options::{Fault, Faults, Feature, Options};
 use crate::run;
 
 const EARLIEST_MS: u64 = 5_000;
 
 /// The smallest options found that fail with the same oracle, and how.
-pub fn shrink(seed: u64) -> Option<(Options, String)> {
-    let mut options = Options::new(seed);
+pub fn shrink(mut options: Options) -> Option<(Options, String)> {
     let mut error = run(&options).err()?;
     let oracle = oracle(&error);
+    crate::options::set_features(&options.features);
     let classes: Vec<Fault> = Faults::new(&options).enabled().collect();
     let fails = |options: &Options| run(options).err().filter(|found| self::oracle(found) == oracle);
     for fault in classes {
@@ -47,9 +47,9 @@ pub fn command(options: &Options) -> String {
         let off: Vec<String> = options.off.iter().map(|fault| fault.name()).collect();
         text += &format!(" --off {}", off.join(","));
     }
-    let tried: Vec<String> = crate::options::tried().iter().map(|feature| feature.name()).collect();
-    if !tried.is_empty() {
-        text += &format!(" --with {}", tried.join(","));
+    if options.features.len() < Feature::ALL.len() {
+        let only: Vec<String> = options.features.iter().map(|feature| feature.name()).collect();
+        text += &format!(" --only {}", only.join(","));
     }
     if options.faults_ms != crate::options::FAULTS_MS {
         text += &format!(" --until {}", options.faults_ms);

@@ -67,9 +67,20 @@ impl World {
             .iter()
             .map(|daemon| daemon.engine.state().fence(daemon.engine.state().size))
             .max();
+        let states: Vec<_> = self.daemons.iter().map(|daemon| daemon.engine.state()).collect();
+        let is_given_up = |workload: &str, number: GenNumber| {
+            let units = states.iter().flat_map(|state| &state.workloads);
+            let mut units = units.filter(|(id, _)| id.as_str() == workload);
+            units.all(|(_, workload)| {
+                workload
+                    .units
+                    .get(name)
+                    .is_none_or(|unit| !unit.generations.contains_key(&number))
+            })
+        };
         let Some(site) = self.sites.get_mut(name) else { return };
         let (routing_is_ours, wide) = (site.abilities.most_live > 1, site.abilities.overlap);
-        for held in site.held.values_mut() {
+        for (workload, held) in &mut site.held {
             let serving: Vec<GenNumber> = held.generations.keys().copied().collect();
             let Some(newest) = serving.last().copied() else { continue };
             let mut touched = true;
@@ -95,7 +106,9 @@ impl World {
                 // Somebody restores an old object of ours.
                 if let (Some(one), Some(first)) = (
                     held.generations.get(&newest).cloned(),
-                    serving.first().filter(|first| **first > 1),
+                    serving
+                        .first()
+                        .filter(|first| **first > 1 && is_given_up(workload, **first - 1)),
                 ) {
                     held.generations.insert(first - 1, one);
                 }

@@ -42,7 +42,14 @@ impl Oracle {
                 let first_undone = unit.current.is_none()
                     && unit.phase == Some(PhaseName::Undoing)
                     && unit.attempt.as_ref().is_some_and(|attempt| attempt.generation == *generation);
-                if unit.phase == Some(PhaseName::Leaving) || first_undone {
+                // Something that came back where nothing is wanted.
+                let unwanted = self
+                    .facts
+                    .workloads
+                    .get(id)
+                    .is_some_and(|workload| !self.facts.placed(workload).contains(&target.as_str()));
+                let stray = unit.attempt.is_none() && unit.current.is_none() && unwanted;
+                if unit.phase == Some(PhaseName::Leaving) || first_undone || stray {
                     return Ok(());
                 }
                 Err(format!(

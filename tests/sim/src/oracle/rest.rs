@@ -93,7 +93,7 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
     };
     let explained = || match request.state {
         RolloutState::Refused => true,
-        RolloutState::Halted if workload.quarantine.contains_key(&request.release) => true,
+        RolloutState::Halted | RolloutState::Aborted if workload.quarantine.contains_key(&request.release) => true,
         RolloutState::Halted if world.scenario.registry_lost && request.reason == "ImagePull" => true,
         RolloutState::Halted if request.reason == "exhausted" => world.scenario.places.values().any(|place| place.room.is_some()),
         RolloutState::Rolling if asked(workload, daemon, id) => true,
@@ -201,6 +201,11 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
     let there: Vec<GenNumber> = held.generations.keys().copied().collect();
     let mut expected: Vec<GenNumber> = unit.parked.iter().copied().chain(unit.current).collect();
     expected.sort_unstable();
+    // Known-bad is not launched again, even where it is what was lost: a person decides.
+    let lost_for_good = waiting.is_some_and(|waiting| waiting.on == "quarantined");
+    if lost_for_good && !there.contains(&unit.current.unwrap_or(0)) {
+        return Ok(());
+    }
     if there != expected {
         return Err(format!(
             "{target} has generations {there:?}; current is {:?}, parked {:?}, waiting on {waiting:?}",

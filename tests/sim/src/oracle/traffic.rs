@@ -203,7 +203,13 @@ impl Oracle {
         if has < had && has < floor {
             return Err(format!("section 8: {has} of {} serve; the floor is {floor}", spec.instances));
         }
-        let wanted = |held: &Held| held.generations.values().map(|one| one.size).sum::<u32>();
+        // What a foreign hand brought back is not of this attempt.
+        let attempt = unit.and_then(|unit| unit.attempt.as_ref());
+        let of_attempt = |number: &GenNumber| attempt.is_some_and(|one| one.generation == *number || one.old == Some(*number));
+        let wanted = |held: &Held| {
+            let sizes = held.generations.iter().filter(|(number, _)| of_attempt(number));
+            sizes.map(|(_, one)| one.size).sum::<u32>()
+        };
         let ceiling = spec.instances + surge.up(spec.instances);
         if wanted(is) > wanted(was) && wanted(is) > ceiling.max(spec.instances + 1) {
             return Err(format!("section 8: {} instances exist; the ceiling is {ceiling}", wanted(is)));

@@ -178,8 +178,10 @@ pub(super) fn undo(c: &UnitContext, attempt: &AttemptState) -> UnitPlan {
             Routed::No(plan) => plan,
         };
     }
-    // An old generation that is gone cannot come back here: what serves then is up to the next look at drift.
+    // An old generation that is gone, or that does not come up and has no size to set, cannot come back here: what serves then
+    // is up to the next look at drift.
     let old = attempt.old.and_then(|old| seen.generation(old));
+    let old = old.filter(|old| old.wanted.is_some() || !c.is_short());
     if candidate.is_some() && !attempt.explained && outcome != AttemptOutcome::Stopped {
         let ask = Ask::Explain {
             workload: c.id.clone(),

@@ -38,7 +38,13 @@ pub(super) fn route_to(c: &UnitContext, can: &Abilities, seen: &Seen, from: GenN
         }
     }
     let settled = seen.route.as_ref().is_some_and(|route| route.settled);
-    if settled && shares.iter().all(|share| reads_as(can, seen.share(share.number), share.live)) {
+    // In a pool, what has no ready instance has no share, whatever was set; only where traffic goes to, there has to be one.
+    let is_silent = |number: GenNumber| {
+        let state = seen.generation(number);
+        can.routing == Routing::Pooled && number != to && state.is_some_and(|state| state.ready == 0)
+    };
+    let reads = |share: &Share| is_silent(share.number) || reads_as(can, seen.share(share.number), share.live);
+    if settled && shares.iter().all(reads) {
         return Routed::Yes;
     }
     if shares.iter().map(|share| share.live).sum::<u32>() != FULL_SHARE {
