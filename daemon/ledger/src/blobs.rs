@@ -102,9 +102,10 @@ impl Durable {
         if Digest::of(bytes) != *digest {
             return Err(BlobError::WrongDigest(digest.clone()));
         }
-        if self.settle(disk, digest, limit_bytes)? {
-            return Ok(());
-        }
+        self.write(disk, digest, bytes)
+    }
+
+    fn write<D: Disk>(&mut self, disk: &D, digest: &Digest, bytes: &[u8]) -> Result<(), BlobError> {
         disk::replace(disk, &path_of(digest), bytes).map_err(|error| BlobError::Write {
             digest: digest.clone(),
             in_sync: error.in_sync,
@@ -114,23 +115,18 @@ impl Durable {
         Ok(())
     }
 
-    /// Whether the blob is stored, whole, and durable from here on: an earlier process may have been killed between its
-    /// rename and its sync. False when it has to be written.
+    /// Whether the blob is stored, whole, and durable from here on: an earlier process may have been killed between its rename
+    /// and its sync, or its sync failed, which a second one would not tell. So it is written again, once a process. False when
+    /// nobody has it.
     pub fn settle<D: Disk>(&mut self, disk: &D, digest: &Digest, limit_bytes: u64) -> Result<bool, BlobError> {
         if self.known.contains(digest) {
             return Ok(true);
         }
-        if get(disk, digest, limit_bytes).is_err() {
-            return Ok(false);
+        match get(disk, digest, limit_bytes) {
+            Ok(bytes) => self.write(disk, digest, &bytes).map(|()| true),
+            // A disk that cannot be read says nothing about what is on it.
+            Err(error @ BlobError::Read { .. }) => Err(error),
+            Err(_) => Ok(false),
         }
-        let path = path_of(digest);
-        let synced = disk.sync_data(&path).and_then(|()| disk.sync_dir(disk::parent(&path)));
-        synced.map_err(|source| BlobError::Write {
-            digest: digest.clone(),
-            in_sync: true,
-            source,
-        })?;
-        self.learn(digest);
-        Ok(true)
     }
 }
