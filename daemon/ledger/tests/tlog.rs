@@ -7,7 +7,7 @@ use common::{Random, batch, fill, small_segments};
 use holdfast_ledger::disk::Disk;
 use holdfast_ledger::merkle::{self, Hash, leaf_hash, verify_consistency, verify_inclusion};
 use holdfast_ledger::tlog::checkpoint::SignedCheckpoint;
-use holdfast_ledger::tlog::note::{KeyKind, SignerKey, VerifierKey};
+use holdfast_ledger::tlog::note::{KeyKind, Note, SignerKey, VerifierKey};
 use holdfast_ledger::tlog::proof::TlogProof;
 use holdfast_ledger::tlog::publish::{Publication, PublishError};
 use holdfast_ledger::tlog::tile::{self, Kind, Tile};
@@ -379,6 +379,42 @@ fn cosignatures_go_to_the_checkpoint_that_they_are_of() {
     publication.advance().unwrap();
     assert!(publication.add_cosignatures(9, vec![witness.sign(&text, 77)]).is_err());
     policy.check(&assert_published(&disk, &log.reader()).note).unwrap_err();
+}
+
+#[test]
+fn the_format_is_still_the_one_that_was_frozen() {
+    let sample = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/audit/sample");
+    let trust = Trust {
+        keys: vec![
+            std::fs::read_to_string(sample.join("vkey"))
+                .unwrap()
+                .trim_end()
+                .parse()
+                .unwrap(),
+        ],
+        from: Some(Note::parse(&std::fs::read(sample.join("earlier-checkpoint")).unwrap()).unwrap()),
+        witnesses: Policy::default(),
+    };
+    let report = holdfast_ledger::verify(&sample, &trust).unwrap();
+    assert!(report.ok, "{:?}", report.findings);
+    assert_eq!(
+        (report.entries, report.tiles, report.blobs, report.consistent_from),
+        (6, 2, 1, Some(3))
+    );
+    // And what is written today is the same to the byte.
+    let disk = SimDisk::new();
+    let mut log = ledger(&disk);
+    fill(&mut log, &[1, 2, 3]);
+    let key = SignerKey::new("ledger.example/sample", KeyKind::Log, [7; 32]).unwrap();
+    Publication::new(log.reader(), &key, 1, &[]).unwrap().advance().unwrap();
+    for path in disk
+        .files()
+        .iter()
+        .filter(|path| ["log/", "blobs/", "tlog/"].iter().any(|dir| path.starts_with(dir)))
+    {
+        let frozen = std::fs::read(sample.join(path)).unwrap();
+        assert!(disk.read(path).unwrap() == Some(frozen), "{path}");
+    }
 }
 
 fn codes(report: &VerifyReport) -> Vec<&'static str> {
