@@ -2,6 +2,7 @@
 //! snapshot of State to boot from, and a sled index to ask questions of. The log is the proof; everything else can be
 //! built from it again.
 
+pub mod backup;
 pub mod blobs;
 mod boot;
 mod claim;

@@ -383,6 +383,32 @@ fn locate(shared: &Shared, seq: u64) -> Option<Start> {
     })
 }
 
+/// The file and offset at which the commit of a batch that made `size` entries ends; none when no batch did.
+pub fn commit_end<D: Disk>(disk: &D, shared: &Shared, size: u64) -> Result<Option<(String, u64)>, LogError> {
+    let Some(mut start) = size.checked_sub(1).and_then(|last| locate(shared, last)) else {
+        return Ok(None);
+    };
+    let reading = |source| LogError::Read {
+        path: start.path.clone(),
+        source,
+    };
+    // Entries of one slot and their commits.
+    let most = SPARSE as usize * (holdfast_core::entry::ENTRY_MAX_BYTES + frame::FRAME_HEAD_BYTES + COMMIT_BYTES);
+    let most = most.min((start.end_offset - start.offset) as usize);
+    let bytes = disk.read_at(&start.path, start.offset, most).map_err(reading)?;
+    let mut rest = &bytes[..];
+    while let Ok((frame, length)) = frame::parse(rest) {
+        rest = &rest[length..];
+        start.offset += length as u64;
+        match frame {
+            Frame::Commit(commit) if commit.size == size => return Ok(Some((start.path, start.offset))),
+            Frame::Commit(commit) if commit.size > size => break,
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
 /// Committed entries in `from..to`, as stored, with their checksums checked. Stops early once `limit_bytes` are found, but
 /// never before the first entry.
 pub fn read_range<D: Disk>(disk: &D, shared: &Shared, from: u64, to: u64, limit_bytes: usize) -> Result<Vec<Vec<u8>>, LogError> {
