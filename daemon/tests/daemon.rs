@@ -409,3 +409,67 @@ fn the_log_is_data() {
     let effect = effects.iter().find(|line| line["message"] == "effect").unwrap();
     assert_eq!(effect["deploy"], *deploy, "the site names the deploy too");
 }
+
+#[test]
+fn what_auditors_ask() {
+    let (mut lab, first) = Lab::serving();
+    let good = lab.commit(&[("shop.yaml", &shop("1.1.0", "100ms").text())]);
+    lab.command(&["status", "--wait", &good]);
+    let bad = lab.commit(&[("shop.yaml", &shop("1.3.0", "100ms").text())]);
+    assert_eq!(lab.cli(&["status", "--wait", &bad]).code, 1);
+    let deploys = lab.cli(&["audit", "workload", "shop", "--json"]).json()["deploys"].clone();
+    let (outcomes, ids): (Vec<_>, Vec<_>) = deploys
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|deploy| (deploy["outcome"].as_str().unwrap(), deploy["deploy"].as_str().unwrap()))
+        .unzip();
+    assert_eq!(outcomes, ["succeeded", "succeeded", "bad"]);
+    lab.command(&["incident", "open", "--deploy", ids[1], "--reason", "slow"]);
+    lab.command(&["incident", "close", "--deploy", ids[1]]);
+    let before_the_last = lab.entries().into_iter().find(|entry| match &entry.body {
+        Body::Source(source) => source.new == bad,
+        _ => false,
+    });
+    let before_the_last = before_the_last.unwrap().seq.to_string();
+    let reference = deploys[0]["references"].as_object().unwrap().keys().next().unwrap().clone();
+    lab.signal_daemon(Signal::TERM);
+    lab.ended();
+
+    // The same from the directory, with nobody there.
+    for id in &ids {
+        let why = lab.cli(&["audit", "why", id, "--json"]);
+        let replay = why.json()["replay"].as_array().unwrap().clone();
+        assert!(why.code == 0 && replay.len() >= 2, "{id}: {replay:?}");
+        assert!(replay.iter().all(|one| one["same"] == true), "{id}: {replay:?}");
+    }
+    let then = lab
+        .cli(&["audit", "workload", "shop", "--json", "--as-of", &before_the_last])
+        .json();
+    assert_eq!(then["deploys"].as_array().unwrap().len(), 2);
+    let tags = lab.cli(&["audit", "tags", &reference, "--json"]);
+    let seen = tags.json();
+    assert_eq!((tags.code, &seen["still"]), (0, &Value::Bool(true)), "{seen}");
+    assert!(seen["polls"].as_u64().unwrap() >= 1, "{seen}");
+    let dora = &lab.cli(&["audit", "dora", "--json"]).json()["figures"]["all"];
+    for (figure, expected) in [("succeeded", 2.0), ("bad", 1.0), ("incidents", 1.0), ("incident_rate", 0.5)] {
+        assert_eq!(dora[figure].as_f64(), Some(expected), "{dora}");
+    }
+    assert!(dora["median_lead_time_s"].as_f64().unwrap() < 60.0, "{dora}");
+    for (args, code, says) in [
+        (["audit", "drift", "--json"], 0, "\"drift\": []"),
+        (["audit", "unsigned", "--json"], 1, first.as_str()),
+        (["audit", "retention", "--json"], 0, "\"ok\": true"),
+    ] {
+        let ran = lab.cli(&args);
+        assert!(
+            ran.code == code && ran.out.contains(says),
+            "{args:?}: {} {}",
+            ran.code,
+            ran.out
+        );
+    }
+    // A layout that lost what a way back needs.
+    std::fs::remove_dir_all(lab.path("bundles")).unwrap();
+    assert_eq!(lab.cli(&["audit", "retention"]).code, 1);
+}

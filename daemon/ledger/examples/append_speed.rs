@@ -6,7 +6,7 @@
 use holdfast_core::entry::{Body, By, ENTRY_VERSION, Entry, On, Pin};
 use holdfast_core::ids::Digest;
 use holdfast_ledger::index::{By as Key, Filter, Index};
-use holdfast_ledger::{Batch, Ledger, Options, Writer, load_state, verify};
+use holdfast_ledger::{Batch, Ledger, Options, Trust, Writer, load_state, verify};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
@@ -110,6 +110,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .map(drop)
         })
     })?;
-    timed("verify", entries, || verify(&dir))?;
+    timed("verify", entries, || verify(&dir, &Trust::default()))?;
     Ok(())
 }

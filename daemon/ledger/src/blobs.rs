@@ -115,19 +115,18 @@ impl Durable {
         Ok(())
     }
 
-    /// Whether the blob is stored, whole, and durable from here on. False when it has to be given. An earlier process may have
-    /// been killed before its sync, or its sync failed, after which another one only says that it is done: so it is written
-    /// again.
+    /// Whether the blob is stored, whole, and durable from here on: an earlier process may have been killed between its rename
+    /// and its sync, or its sync failed, which a second one would not tell. So it is written again, once a process. False when
+    /// nobody has it.
     pub fn settle<D: Disk>(&mut self, disk: &D, digest: &Digest, limit_bytes: u64) -> Result<bool, BlobError> {
         if self.known.contains(digest) {
             return Ok(true);
         }
-        let bytes = match get(disk, digest, limit_bytes) {
-            Ok(bytes) => bytes,
-            Err(error @ BlobError::Read { .. }) => return Err(error),
-            Err(_) => return Ok(false),
-        };
-        self.write(disk, digest, &bytes)?;
-        Ok(true)
+        match get(disk, digest, limit_bytes) {
+            Ok(bytes) => self.write(disk, digest, &bytes).map(|()| true),
+            // A disk that cannot be read says nothing about what is on it.
+            Err(error @ BlobError::Read { .. }) => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 }

@@ -3,12 +3,18 @@
 //! Everything that was written after an acknowledgement is a witness of it: the head's slots, snapshots, and the commits
 //! of later batches. Damage below any of them is a loss. Only what lies above all of them was never acknowledged.
 
+use crate::claim::{self, Claim, Source};
 use crate::disk::{self, Disk};
-use crate::head::{self, HEAD_FILE, Head, Slot};
+use crate::head::{self, HEAD_FILE, Head};
 use crate::log::{LOG_DIR, LogError, SPARSE, Segment, path_of};
+use crate::mark;
 use crate::merkle::{Frontier, Hash, empty_root};
+use crate::options::Options;
 use crate::snapshot::{self, Found, Snapshot};
-use crate::walk::{Step, Stop, has_commit_beyond, walk_segment};
+use crate::tlog::checkpoint::SignedCheckpoint;
+use crate::tlog::publish;
+use crate::tlog::tile::{self, Tiles};
+use crate::walk::{Place, Step, Stop, has_commit_beyond, walk_segment};
 use std::io;
 
 /// Damage to something that was acknowledged. Writing is refused; reading works below it.
@@ -23,15 +29,6 @@ pub struct Loss {
     pub acknowledged: u64,
 }
 
-/// A size and root that something outside the log's frames claims.
-pub struct Claim {
-    pub size: u64,
-    pub root: Hash,
-    pub file: String,
-    /// The log's own root at that size, once it is known.
-    pub found: Option<Hash>,
-}
-
 pub struct Booted {
     pub segments: Vec<Segment>,
     pub frontier: Frontier,
@@ -41,61 +38,70 @@ pub struct Booted {
     pub loss: Option<Loss>,
     pub snapshot: Option<Snapshot>,
     pub ignored: Vec<String>,
+    /// So many entries are below the newest mark.
+    pub marked_size: u64,
+    /// Segments that ended without a whole mark, and the tree there.
+    pub unmarked: Vec<(u64, Frontier)>,
 }
 
 fn reading(path: &str) -> impl FnOnce(io::Error) -> LogError {
-    move |source| LogError::Read {
-        path: path.into(),
-        source,
-    }
+    let path = path.to_owned();
+    move |source| LogError::Read { path, source }
 }
 
-/// Reads everything that says what the log should hold. Called before the log is read, so that a writer at work in
-/// another process can only be ahead of it.
-pub fn claims_of_heads(slots: &[Slot; 2]) -> Vec<Claim> {
-    let valid = slots
-        .iter()
-        .filter_map(|slot| if let Slot::Valid(head) = slot { Some(head) } else { None });
-    valid
-        .map(|head| Claim {
-            size: head.size,
-            root: head.root,
-            file: HEAD_FILE.into(),
-            found: None,
-        })
-        .collect()
-}
-
-pub fn boot<D: Disk>(disk: &D, read_only: bool) -> Result<Booted, LogError> {
+pub fn boot<D: Disk>(disk: &D, options: &Options, read_only: bool) -> Result<Booted, LogError> {
     let slots = head::slots(disk).map_err(reading(HEAD_FILE))?;
-    let mut claims = claims_of_heads(&slots);
+    let head = head::newest(&slots);
+    let mut claims = claim::of_heads(&slots);
     let (snapshots, mut ignored) = read_snapshots(disk)?;
-    for snapshot in &snapshots {
-        claims.push(Claim {
-            size: snapshot.size,
-            root: snapshot.root,
-            file: snapshot::SNAPSHOT_DIR.into(),
-            found: None,
-        });
+    claims.extend(
+        snapshots
+            .iter()
+            .map(|snapshot| Claim::new(Source::Snapshot, snapshot::SNAPSHOT_DIR, snapshot.size, snapshot.root)),
+    );
+    match publish::read_checkpoint(disk, &options.log_keys).map_err(reading(&publish::checkpoint_file()))? {
+        Some(Ok(SignedCheckpoint { checkpoint, .. })) => {
+            let file = publish::checkpoint_file();
+            claims.push(Claim::new(Source::Checkpoint, &file, checkpoint.size, checkpoint.root));
+        }
+        Some(Err(error)) if !options.log_keys.is_empty() => ignored.push(format!("published checkpoint: {error}")),
+        _ => {}
     }
     let witnessed = claims.iter().map(|claim| claim.size).max().unwrap_or(0);
 
     let files = log_files(disk)?;
-    let mut frontier = Frontier::default();
-    settle(&mut claims, frontier.size(), empty_root());
-    let mut segments: Vec<Segment> = Vec::new();
-    let mut epoch = 1;
-    let mut stop: Option<(String, u64, Stop)> = None;
-    // Per segment, the bytes of what was acknowledged for certain.
-    let mut settled_bytes: Vec<u64> = Vec::new();
+    let mut scan = Scan {
+        frontier: Frontier::default(),
+        claims,
+        epoch: 1,
+        segments: Vec::new(),
+        unsure: Vec::new(),
+        synced_size: head.size,
+        tiles: Tiles::new(disk.clone(), tile::published_size(disk)),
+        stop: None,
+        marked_size: 0,
+        unmarked: Vec::new(),
+    };
+    claim::settle(&mut scan.claims, 0, empty_root());
     for file in &files {
-        let (segment, settled) = scan_segment(disk, file, witnessed, &mut frontier, &mut claims, &mut epoch, &mut stop)?;
-        segments.push(segment);
-        settled_bytes.push(settled);
-        if stop.is_some() {
+        scan.segment(disk, file)?;
+        if scan.stop.is_some() {
             break;
         }
     }
+    let Scan {
+        frontier,
+        claims,
+        epoch,
+        mut segments,
+        unsure,
+        stop,
+        marked_size,
+        mut unmarked,
+        ..
+    } = scan;
+    // The last one is not over.
+    unmarked.retain(|(first, _)| segments.last().is_some_and(|last| last.first != *first));
     let size = frontier.size();
     let mut loss = None;
     let mut cut_bytes = 0;
@@ -132,27 +138,25 @@ pub fn boot<D: Disk>(disk: &D, read_only: bool) -> Result<Booted, LogError> {
     if loss.is_none() {
         let other = claims
             .iter()
-            .find(|claim| claim.file == HEAD_FILE && claim.found != Some(claim.root));
+            .find(|claim| claim.is_witness() && claim.found != Some(claim.root));
         loss = other.map(|claim| Loss {
             first_damaged_seq: 0,
-            file: HEAD_FILE.into(),
+            file: claim.file.clone(),
             offset: 0,
             what: format!(
-                "the log's root over {} entries is not the one that the head names: it is another log, or was rewritten",
+                "the log's root over {} entries is not the one that is named there: it is another log, or was rewritten",
                 claim.size
             ),
             acknowledged: claim.size,
         });
     }
-    if loss.is_none() && !read_only {
-        settle_tail(disk, cut, segments.iter().zip(settled_bytes))?;
-    }
     segments.retain(|segment| segment.entries > 0);
+    if loss.is_none() && !read_only {
+        settle_tail(disk, cut, &unsure)?;
+    }
     let mut snapshot = None;
-    for (candidate, claim) in snapshots
-        .into_iter()
-        .zip(claims.iter().filter(|claim| claim.file != HEAD_FILE))
-    {
+    let of_snapshots = claims.iter().filter(|claim| claim.source == Source::Snapshot);
+    for (candidate, claim) in snapshots.into_iter().zip(of_snapshots) {
         if claim.found == Some(claim.root) {
             snapshot = Some(candidate);
         } else {
@@ -163,19 +167,24 @@ pub fn boot<D: Disk>(disk: &D, read_only: bool) -> Result<Booted, LogError> {
         segments,
         frontier,
         epoch,
-        head: head::newest(&slots),
+        head,
         cut_bytes,
         loss,
         snapshot,
         ignored,
+        marked_size,
+        unmarked,
     })
 }
 
-fn settle_tail<'a, D: Disk>(
-    disk: &D,
-    cut: Option<(String, u64)>,
-    segments: impl Iterator<Item = (&'a Segment, u64)>,
-) -> Result<(), LogError> {
+/// Bytes that a process wrote and perhaps could not sync: everything committed above the head.
+struct Unsure {
+    path: String,
+    from: u64,
+    to: u64,
+}
+
+fn settle_tail<D: Disk>(disk: &D, cut: Option<(String, u64)>, unsure: &[Unsure]) -> Result<(), LogError> {
     let writing = |path: &str| {
         let path = path.to_owned();
         move |source| LogError::Write { path, source }
@@ -185,34 +194,27 @@ fn settle_tail<'a, D: Disk>(
         let done = if *keep_bytes == 0 {
             disk.remove(path)
         } else {
-            disk.truncate(path, *keep_bytes).and_then(|()| disk.sync_data(path))
+            disk.truncate(path, *keep_bytes)
         };
         done.map_err(writing(path))?;
     }
-    // A process killed before its sync leaves a whole batch in the page cache, and so does one whose sync failed; after that,
-    // another sync writes nothing and says that it is done. What counts from here on and nobody has witnessed is therefore
-    // written again, over the same bytes, before anything is built upon it.
-    let mut touched = cut.is_some();
-    for (segment, settled_bytes) in segments.filter(|(segment, settled)| segment.entries > 0 && *settled < segment.bytes) {
-        let path = path_of(&segment.file);
-        let len = usize::try_from(segment.bytes - settled_bytes).unwrap_or(usize::MAX);
-        let tail = disk.read_at(&path, settled_bytes, len).map_err(reading(&path))?;
-        if settled_bytes == 0 {
-            // Not even its name is known to be durable.
-            disk::replace(disk, &path, &tail).map_err(|error| writing(&path)(error.source))?;
+    // A process killed before its sync leaves whole batches in the page cache, and one whose sync failed leaves them there
+    // as clean although the disk does not have them. They count from here on, so they are written again and synced.
+    for Unsure { path, from, to } in unsure {
+        let bytes = disk.read_at(path, *from, (to - from) as usize).map_err(reading(path))?;
+        if *from == 0 {
+            // Its name may be as little on the disk as its content.
+            disk::replace(disk, path, &bytes).map_err(|error| writing(path)(error.source))?;
         } else {
-            let written = disk
-                .write_at(&path, settled_bytes, &tail)
-                .and_then(|()| disk.sync_data(&path));
-            written.map_err(writing(&path))?;
+            disk.write_at(path, *from, &bytes)
+                .and_then(|()| disk.sync_data(path))
+                .map_err(writing(path))?;
         }
-        touched = true;
     }
-    if touched {
-        disk.sync_dir(LOG_DIR).map_err(writing(LOG_DIR))
-    } else {
-        Ok(())
+    if unsure.is_empty() && cut.is_none() {
+        return Ok(());
     }
+    disk.sync_dir(LOG_DIR).map_err(writing(LOG_DIR))
 }
 
 pub fn log_files<D: Disk>(disk: &D) -> Result<Vec<String>, LogError> {
@@ -234,63 +236,83 @@ fn read_snapshots<D: Disk>(disk: &D) -> Result<(Vec<Snapshot>, Vec<String>), Log
     Ok((intact, ignored))
 }
 
-/// Fills in what the log says at a claimed size.
-pub fn settle(claims: &mut [Claim], size: u64, root: Hash) {
-    for claim in claims.iter_mut().filter(|claim| claim.size == size) {
-        claim.found = Some(root);
-    }
+/// What is known of the log so far, segment by segment.
+struct Scan<D> {
+    frontier: Frontier,
+    claims: Vec<Claim>,
+    epoch: u64,
+    segments: Vec<Segment>,
+    unsure: Vec<Unsure>,
+    /// So many entries are on the disk for certain.
+    synced_size: u64,
+    tiles: Tiles<D>,
+    stop: Option<(String, u64, Stop)>,
+    marked_size: u64,
+    unmarked: Vec<(u64, Frontier)>,
 }
 
-/// Sizes that anybody claims a root for, ascending.
-pub fn claimed_sizes(claims: &[Claim]) -> Vec<u64> {
-    let mut sizes: Vec<u64> = claims.iter().map(|claim| claim.size).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
-}
-
-fn scan_segment<D: Disk>(
-    disk: &D,
-    file: &str,
-    witnessed: u64,
-    frontier: &mut Frontier,
-    claims: &mut [Claim],
-    epoch: &mut u64,
-    stop: &mut Option<(String, u64, Stop)>,
-) -> Result<(Segment, u64), LogError> {
-    let path = path_of(file);
-    let mut segment = Segment {
-        file: file.into(),
-        first: frontier.size(),
-        entries: 0,
-        bytes: 0,
-        offsets: Vec::new(),
-    };
-    let mut settled_bytes = 0;
-    let sizes = claimed_sizes(claims);
-    // Claims of sizes inside a batch count once the batch's commit was seen.
-    let mut pending: Vec<(u64, Hash)> = Vec::new();
-    let walked = walk_segment(disk, &path, frontier, &sizes, |step| match step {
-        Step::Entry { seq, offset, .. } => {
-            if (seq - segment.first).is_multiple_of(SPARSE) {
-                segment.offsets.push(offset);
+impl<D: Disk> Scan<D> {
+    fn segment(&mut self, disk: &D, file: &str) -> Result<(), LogError> {
+        let path = path_of(file);
+        let first = self.frontier.size();
+        let mut segment = Segment {
+            file: file.into(),
+            first,
+            entries: 0,
+            bytes: 0,
+            offsets: Vec::new(),
+        };
+        if let Some((mark, marked, epoch)) = mark::take_up(disk, file, first).map_err(reading(&path))? {
+            let (size, root) = (mark.frontier.size(), mark.frontier.root());
+            if claim::settle_by_tiles(&mut self.claims, &self.tiles, first, size, &root) {
+                claim::settle(&mut self.claims, size, root);
+                (segment, self.frontier) = (marked, mark.frontier);
+                self.marked_size = size;
+                self.epoch = self.epoch.max(epoch);
             }
         }
-        Step::Claimed { frontier } => pending.push((frontier.size(), frontier.root())),
-        Step::Commit { commit, end } => {
-            segment.entries = commit.size - segment.first;
-            segment.bytes = end;
-            if commit.size <= witnessed {
-                settled_bytes = end;
+        let from = Place {
+            first,
+            offset: segment.bytes,
+        };
+        let sizes = claim::sizes(&self.claims);
+        // A mark is made of what was synced.
+        let mut synced_bytes = segment.bytes;
+        // Claims of sizes inside a batch count once the batch's commit was seen.
+        let mut pending: Vec<(u64, Hash)> = Vec::new();
+        let walked = walk_segment(disk, &path, from, &mut self.frontier, &sizes, |step| match step {
+            Step::Entry { seq, offset, .. } => {
+                if (seq - first).is_multiple_of(SPARSE) {
+                    segment.offsets.push(offset);
+                }
             }
+            Step::Claimed { frontier } => pending.push((frontier.size(), frontier.root())),
+            Step::Commit { commit, end } => {
+                segment.entries = commit.size - first;
+                segment.bytes = end;
+                if commit.size <= self.synced_size {
+                    synced_bytes = end;
+                }
+            }
+        })
+        .map_err(reading(&path))?;
+        segment.offsets.truncate(segment.entries.div_ceil(SPARSE) as usize);
+        for (size, root) in pending.into_iter().filter(|(size, _)| *size <= self.frontier.size()) {
+            claim::settle(&mut self.claims, size, root);
         }
-    })
-    .map_err(reading(&path))?;
-    segment.offsets.truncate(segment.entries.div_ceil(SPARSE) as usize);
-    for (size, root) in pending.into_iter().filter(|(size, _)| *size <= frontier.size()) {
-        settle(claims, size, root);
+        if synced_bytes < segment.bytes {
+            self.unsure.push(Unsure {
+                path: path.clone(),
+                from: synced_bytes,
+                to: segment.bytes,
+            });
+        }
+        if self.marked_size < self.frontier.size() {
+            self.unmarked.push((first, self.frontier.clone()));
+        }
+        self.epoch = walked.epoch.max(self.epoch);
+        self.stop = walked.stop.map(|stop| (path, walked.committed_bytes, stop));
+        self.segments.push(segment);
+        Ok(())
     }
-    *epoch = walked.epoch.max(*epoch);
-    *stop = walked.stop.map(|stop| (path, walked.committed_bytes, stop));
-    Ok((segment, settled_bytes))
 }

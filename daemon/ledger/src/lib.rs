@@ -2,13 +2,16 @@
 //! snapshot of State to boot from, and a sled index to ask questions of. The log is the proof; everything else can be
 //! built from it again.
 
+pub mod backup;
 pub mod blobs;
 mod boot;
+mod claim;
 pub mod disk;
 pub mod frame;
 pub mod head;
 pub mod index;
 pub mod log;
+pub mod mark;
 pub mod merkle;
 mod options;
 mod reader;
@@ -30,5 +33,5 @@ pub use sim_disk::SimDisk;
 pub use state::{load_state, state_bytes};
 pub use store::{Batch, BootReport, Committed, Ledger, LedgerError};
 pub use tlog::Publisher;
-pub use verify::{Finding, VerifyReport, verify, verify_on};
+pub use verify::{Finding, Trust, VerifyReport, verify, verify_on};
 pub use writer::Writer;

@@ -4,6 +4,7 @@ use crate::boot::{Booted, Loss};
 use crate::disk::{self, Disk, is_full};
 use crate::frame::{self, Broken, COMMIT_BYTES, Commit, Frame, HEADER_BYTES, Header};
 use crate::head::{self, Head};
+use crate::mark::{self, Mark};
 use crate::merkle::{Frontier, Hash, leaf_hash};
 use crate::options::Options;
 use crate::walk::file_of;
@@ -64,6 +65,8 @@ pub struct Published {
     pub segments: Vec<Segment>,
     pub size: u64,
     pub root: Hash,
+    /// Damage to what was acknowledged, as boot or a scrub found it. Writing is refused from then on.
+    pub loss: Option<Loss>,
 }
 
 pub type Shared = Arc<RwLock<Published>>;
@@ -73,7 +76,7 @@ pub fn read_lock(shared: &Shared) -> RwLockReadGuard<'_, Published> {
     shared.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write_lock(shared: &Shared) -> RwLockWriteGuard<'_, Published> {
+pub fn write_lock(shared: &Shared) -> RwLockWriteGuard<'_, Published> {
     shared.write().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -88,9 +91,11 @@ pub struct Log<D> {
     frontier: Frontier,
     epoch: u64,
     head: Head,
+    /// The tree where a segment ended that has no whole mark yet.
+    ended: Vec<(u64, Frontier)>,
+    marked_size: u64,
     read_only: bool,
     poisoned: Option<String>,
-    loss: Option<Loss>,
 }
 
 impl<D: Disk> Log<D> {
@@ -101,12 +106,15 @@ impl<D: Disk> Log<D> {
             epoch,
             head,
             loss,
+            marked_size,
+            unmarked,
             ..
         } = booted;
         let published = Published {
             segments,
             size: frontier.size(),
             root: frontier.root(),
+            loss,
         };
         Self {
             disk,
@@ -115,9 +123,10 @@ impl<D: Disk> Log<D> {
             frontier,
             epoch,
             head,
+            ended: unmarked,
+            marked_size,
             read_only,
             poisoned: None,
-            loss,
         }
     }
 
@@ -139,7 +148,7 @@ impl<D: Disk> Log<D> {
 
     /// Whether anything can be written at all.
     pub fn writable(&self) -> Result<(), LogError> {
-        match (&self.loss, &self.poisoned) {
+        match (&read_lock(&self.shared).loss, &self.poisoned) {
             (Some(loss), _) => Err(LogError::Loss(loss.clone())),
             (_, Some(cause)) => Err(LogError::Poisoned(cause.clone())),
             _ if self.read_only => Err(LogError::ReadOnly),
@@ -220,9 +229,12 @@ impl<D: Disk> Log<D> {
             self.poison(format!("syncing {path}: {source}"));
             return Err(LogError::Write { path, source });
         }
-        self.frontier = frontier;
+        let before = std::mem::replace(&mut self.frontier, frontier);
         let mut published = write_lock(&self.shared);
         if old_entries == 0 {
+            if let Some(last) = published.segments.last() {
+                self.ended.push((last.first, before));
+            }
             published.segments.push(Segment {
                 file: file_of(first),
                 first,
@@ -270,6 +282,39 @@ impl<D: Disk> Log<D> {
             self.poison(format!("taking back a half-written batch of {path}: {error}"));
         }
         LogError::DiskFull { source }
+    }
+
+    /// Notes where a boot may begin to read, off the acknowledged path, when that has moved by `every` entries. A mark that
+    /// cannot be written costs the next boot time, nothing else.
+    pub fn write_marks(&mut self, every: u64) {
+        if self.writable().is_err() || (self.ended.is_empty() && self.size() - self.marked_size < every) {
+            return;
+        }
+        let last = read_lock(&self.shared).segments.last().map(|last| last.first);
+        let mut trees = std::mem::take(&mut self.ended);
+        trees.extend(last.map(|first| (first, self.frontier.clone())));
+        for at in 0..trees.len() {
+            let Some(mark) = self.mark_of(&trees[at]) else { continue };
+            if let Err(error) = mark::write(&self.disk, &mark) {
+                let (first, error) = (mark.first, &error.source as &dyn std::error::Error);
+                tracing::warn!(error, first, "mark not written");
+                trees.pop();
+                self.ended = trees.split_off(at.min(trees.len()));
+                return;
+            }
+        }
+        self.marked_size = self.size();
+    }
+
+    fn mark_of(&self, (first, frontier): &(u64, Frontier)) -> Option<Mark> {
+        let published = read_lock(&self.shared);
+        let segment = published.segments.iter().rev().find(|segment| segment.first == *first)?;
+        Some(Mark {
+            first: *first,
+            frontier: frontier.clone(),
+            offset: segment.bytes,
+            offsets: segment.offsets.clone(),
+        })
     }
 
     /// Writes the head, off the acknowledged path: what it names can from now on not be taken for a torn tail. True when
@@ -336,6 +381,32 @@ fn locate(shared: &Shared, seq: u64) -> Option<Start> {
         end_seq: segment.end(),
         end_offset: segment.bytes,
     })
+}
+
+/// The file and offset at which the commit of a batch that made `size` entries ends; none when no batch did.
+pub fn commit_end<D: Disk>(disk: &D, shared: &Shared, size: u64) -> Result<Option<(String, u64)>, LogError> {
+    let Some(mut start) = size.checked_sub(1).and_then(|last| locate(shared, last)) else {
+        return Ok(None);
+    };
+    let reading = |source| LogError::Read {
+        path: start.path.clone(),
+        source,
+    };
+    // Entries of one slot and their commits.
+    let most = SPARSE as usize * (holdfast_core::entry::ENTRY_MAX_BYTES + frame::FRAME_HEAD_BYTES + COMMIT_BYTES);
+    let most = most.min((start.end_offset - start.offset) as usize);
+    let bytes = disk.read_at(&start.path, start.offset, most).map_err(reading)?;
+    let mut rest = &bytes[..];
+    while let Ok((frame, length)) = frame::parse(rest) {
+        rest = &rest[length..];
+        start.offset += length as u64;
+        match frame {
+            Frame::Commit(commit) if commit.size == size => return Ok(Some((start.path, start.offset))),
+            Frame::Commit(commit) if commit.size > size => break,
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Committed entries in `from..to`, as stored, with their checksums checked. Stops early once `limit_bytes` are found, but

@@ -1,5 +1,7 @@
 //! Sizes that an operator or a test may want otherwise.
 
+use crate::tlog::note::VerifierKey;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// A segment of the log is closed at this many entries or bytes, whichever comes first. The index has one database for
@@ -9,6 +11,8 @@ pub struct Options {
     pub blob_max_bytes: u64,
     /// Room that stays free for the results and the undoing of what already runs: below it, nothing new is begun.
     pub reserve_bytes: u64,
+    /// This log's keys, under the present epoch's name: the published checkpoint is believed when one of them signed it.
+    pub log_keys: Vec<VerifierKey>,
 }
 
 impl Default for Options {
@@ -18,6 +22,7 @@ impl Default for Options {
             segment_bytes: 1 << 30,
             blob_max_bytes: 16 << 20,
             reserve_bytes: 64 << 20,
+            log_keys: Vec::new(),
         }
     }
 }

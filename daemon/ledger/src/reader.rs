@@ -2,13 +2,14 @@
 
 use crate::blobs;
 use crate::disk::{Disk, RealDisk};
-use crate::log::{LogError, Shared, read_lock, read_range};
+use crate::log::{LogError, Shared, read_lock, read_range, write_lock};
 use crate::merkle::{self, Frontier, Hash, Subtrees, leaf_hash};
 use crate::options::{Options, Room};
 use crate::store::LedgerError;
 use crate::tlog::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::tlog::proof::TlogProof;
 use crate::tlog::tile::{self, Tiles};
+use crate::verify::{Trust, VerifyReport, verify_on};
 use holdfast_core::entry::Entry;
 use holdfast_core::ids::Digest;
 
@@ -91,6 +92,17 @@ impl<D: Disk> Reader<D> {
     /// Content of a blob, its hash checked.
     pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>, LedgerError> {
         Ok(blobs::get(&self.disk, digest, self.options.blob_max_bytes)?)
+    }
+
+    /// Reads everything, beside a writer at work, and stops the writing when something acknowledged turns out to be damaged:
+    /// what a boot does not read again.
+    pub fn scrub(&self, trust: &Trust) -> Result<VerifyReport, LedgerError> {
+        let report = verify_on(&self.disk, &self.options, trust, true)?;
+        if let Some(loss) = report.loss() {
+            tracing::error!(seq = loss.first_damaged_seq, what = loss.what, "LEDGER_LOSS");
+            write_lock(&self.shared).loss.get_or_insert(loss);
+        }
+        Ok(report)
     }
 
     pub fn room(&self) -> Result<Room, LedgerError> {

@@ -40,6 +40,7 @@ struct Inner {
     room: Option<u64>,
     syncs: u64,
     failing_syncs: BTreeSet<u64>,
+    failing_reads: BTreeSet<String>,
     changes: u64,
     crash_after: Option<u64>,
     dead: bool,
@@ -76,6 +77,11 @@ impl SimDisk {
         let mut inner = self.lock();
         let at = inner.syncs + nth;
         inner.failing_syncs.insert(at);
+    }
+
+    /// Reading the file answers EIO from now on.
+    pub fn fail_reads(&self, path: &str) {
+        self.lock().failing_reads.insert(path.to_owned());
     }
 
     /// Syncs of files and directories so far.
@@ -133,6 +139,7 @@ impl SimDisk {
             crash_after: None,
             room: None,
             failing_syncs: BTreeSet::new(),
+            failing_reads: BTreeSet::new(),
             ..self.lock().clone()
         })
     }
@@ -200,6 +207,15 @@ impl Inner {
     fn alive(&self) -> io::Result<()> {
         if self.dead {
             Err(io::Error::other("the simulated machine has no power"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn readable(&self, path: &str) -> io::Result<()> {
+        self.alive()?;
+        if self.failing_reads.contains(path) {
+            Err(eio())
         } else {
             Ok(())
         }
@@ -280,13 +296,13 @@ fn eio() -> io::Error {
 impl Disk for SimDisk {
     fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
         let inner = self.lock();
-        inner.alive()?;
+        inner.readable(path)?;
         Ok(inner.names.get(path).map(|inode| inner.inodes[*inode].current.clone()))
     }
 
     fn read_at(&self, path: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let inner = self.lock();
-        inner.alive()?;
+        inner.readable(path)?;
         let content = &inner.inodes[inner.inode(path)?].current;
         let from = (offset.min(content.len() as u64)) as usize;
         Ok(content[from..from.saturating_add(len).min(content.len())].to_vec())

@@ -3,7 +3,8 @@
 use crate::blobs::{self, BlobError, Durable};
 use crate::boot::{self, Loss};
 use crate::disk::{Disk, RealDisk, is_full};
-use crate::log::{Log, LogError, remove_asides};
+use crate::log::{self, Log, LogError, remove_asides};
+use crate::mark;
 use crate::merkle::Hash;
 use crate::options::{Options, Room};
 use crate::reader::Reader;
@@ -174,10 +175,12 @@ impl<D: Disk> Ledger<D> {
     pub fn open_on(disk: D, options: Options) -> Result<(Self, BootReport), LedgerError> {
         let (mut ledger, report) = Self::open_as(disk, options, false)?;
         if report.loss.is_none() {
-            remove_asides(&ledger.log.disk, snapshot::SNAPSHOT_DIR).map_err(|source| LogError::Write {
-                path: snapshot::SNAPSHOT_DIR.into(),
-                source,
-            })?;
+            for dir in [snapshot::SNAPSHOT_DIR, mark::MARK_DIR, log::LOG_DIR] {
+                remove_asides(&ledger.log.disk, dir).map_err(|source| LogError::Write {
+                    path: dir.into(),
+                    source,
+                })?;
+            }
             // From here on, until it is closed, the run has not ended by itself; and what was found is a witness.
             match ledger.log.write_head(false) {
                 Err(error @ LogError::DiskFull { .. }) => {
@@ -195,7 +198,7 @@ impl<D: Disk> Ledger<D> {
     }
 
     fn open_as(disk: D, options: Options, read_only: bool) -> Result<(Self, BootReport), LedgerError> {
-        let mut booted = boot::boot(&disk, read_only)?;
+        let mut booted = boot::boot(&disk, &options, read_only)?;
         let (size, root) = (booted.frontier.size(), booted.frontier.root());
         let newest_snapshot = booted.snapshot.take();
         let report = BootReport {
@@ -359,12 +362,15 @@ impl<D: Disk> Ledger<D> {
 
     /// Off the acknowledged path; see `head`. True when there was something to write.
     pub fn write_head(&mut self) -> Result<bool, LedgerError> {
-        Ok(self.log.write_head(false)?)
+        let written = self.log.write_head(false)?;
+        self.log.write_marks(mark::MARK_EVERY);
+        Ok(written)
     }
 
     /// The last act of a run that ends by itself. Dropping the ledger instead is what a crash looks like.
     pub fn close(mut self) -> Result<(), LedgerError> {
         if self.log.writable().is_ok() {
+            self.log.write_marks(1);
             self.log.write_head(true)?;
         }
         Ok(())

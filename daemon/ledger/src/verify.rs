@@ -1,8 +1,9 @@
-//! The offline verifier: every frame, every root, every entry's form and order, every blob, the head and the snapshots.
-//! It cuts nothing, and names the first damaged entry and what is still provable. It reads in pieces.
+//! The offline verifier: every frame, every root, every entry's form and order, every blob and tile, the head, the snapshots
+//! and the published checkpoint. It cuts nothing, and names the first damaged entry and what is still provable. It reads in pieces.
 
 use crate::blobs::{self, BlobError};
-use crate::boot::{self, Claim};
+use crate::boot::{self, Loss};
+use crate::claim::{self, Claim, Source};
 use crate::disk::{Disk, RealDisk};
 use crate::head::{self, HEAD_FILE, Slot};
 use crate::log::{LOG_DIR, LogError, path_of};
@@ -10,7 +11,13 @@ use crate::merkle::{Frontier, Hash, empty_root};
 use crate::options::Options;
 use crate::snapshot::{self, Found};
 use crate::store::{LOCK_FILE, LedgerError};
-use crate::walk::{Step, Stop, has_commit_beyond, walk_segment};
+use crate::tlog::checkpoint::{Checkpoint, CheckpointError};
+use crate::tlog::note::{KeyKind, Note, NoteError, VerifierKey};
+use crate::tlog::publish::checkpoint_file;
+use crate::tlog::rotation::{self, Rotation};
+use crate::tlog::tile::{Builder, Tile};
+use crate::tlog::witness::Policy;
+use crate::walk::{Place, Step, Stop, has_commit_beyond, walk_segment};
 use holdfast_core::entry::Entry;
 use holdfast_core::ids::{Digest, hex};
 use serde::Serialize;
@@ -19,6 +26,27 @@ use std::io;
 use std::path::Path;
 
 const FINDINGS_MAX: usize = 100;
+
+/// What whoever verifies knows from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// The log's keys. Without one, the checkpoint's signature is not checked, and the report says so.
+    pub keys: Vec<VerifierKey>,
+    /// An earlier checkpoint, which the log must still contain.
+    pub from: Option<Note>,
+    pub witnesses: Policy,
+}
+
+/// The published checkpoint.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckpointReport {
+    pub origin: String,
+    pub size: u64,
+    /// The key, of those given or of those that the log itself replaced them by.
+    pub signed_by: Option<String>,
+    /// Witnesses, and the seconds at which they cosigned.
+    pub cosigned: Vec<(String, u64)>,
+}
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct VerifyReport {
@@ -32,6 +60,11 @@ pub struct VerifyReport {
     pub blobs: u64,
     /// Intact snapshots that the log bears out.
     pub snapshots: u64,
+    /// Tiles and entry bundles that are the log's.
+    pub tiles: u64,
+    pub checkpoint: Option<CheckpointReport>,
+    /// Size of the earlier checkpoint, when the log contains it.
+    pub consistent_from: Option<u64>,
     /// So many entries were acknowledged, at least, by what was written after them.
     pub acknowledged: u64,
     /// A daemon is writing to this directory: an unfinished tail is not a finding.
@@ -69,6 +102,21 @@ impl VerifyReport {
         }
     }
 
+    /// Damage to something acknowledged, if there is any.
+    pub fn loss(&self) -> Option<Loss> {
+        let lost = self
+            .findings
+            .iter()
+            .find(|finding| ["entry-damaged", "root-mismatch", "acknowledged-lost"].contains(&finding.code))?;
+        Some(Loss {
+            first_damaged_seq: lost.seq.unwrap_or(self.entries),
+            file: lost.file.clone(),
+            offset: lost.offset.unwrap_or(0),
+            what: lost.message.clone(),
+            acknowledged: self.acknowledged,
+        })
+    }
+
     /// The first entry that is damaged or missing.
     pub fn first_damaged(&self) -> Option<&Finding> {
         self.findings
@@ -79,7 +127,7 @@ impl VerifyReport {
 }
 
 /// Verifies a directory, whether a daemon writes to it or not.
-pub fn verify(dir: &Path) -> Result<VerifyReport, LedgerError> {
+pub fn verify(dir: &Path, trust: &Trust) -> Result<VerifyReport, LedgerError> {
     if !dir.join(LOG_DIR).is_dir() && !dir.join(HEAD_FILE).is_file() {
         let source = io::Error::new(io::ErrorKind::NotFound, "there is no ledger in this directory");
         return Err(LedgerError::Open {
@@ -87,7 +135,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, LedgerError> {
             source,
         });
     }
-    verify_on(&RealDisk::existing(dir), &Options::default(), is_live(dir))
+    verify_on(&RealDisk::existing(dir), &Options::default(), trust, is_live(dir))
 }
 
 fn is_live(dir: &Path) -> bool {
@@ -100,7 +148,7 @@ fn is_live(dir: &Path) -> bool {
     )
 }
 
-pub fn verify_on<D: Disk>(disk: &D, options: &Options, live: bool) -> Result<VerifyReport, LedgerError> {
+pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool) -> Result<VerifyReport, LedgerError> {
     let mut report = VerifyReport {
         epoch: 1,
         live,
@@ -108,12 +156,22 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, live: bool) -> Result<Ver
     };
     // What makes claims is read before the log: a writer at work can only be ahead of it.
     let mut claims = read_claims(disk, &mut report)?;
-    boot::settle(&mut claims, 0, empty_root());
+    let published = read_checkpoint(disk, &mut claims, &mut report)?;
+    read_from(trust, &mut claims, &mut report);
+    claim::settle(&mut claims, 0, empty_root());
     report.acknowledged = claims.iter().map(|claim| claim.size).max().unwrap_or(0);
     let mut entries = Entries {
         last_t: 0,
         named: BTreeMap::new(),
         findings: Vec::new(),
+        keys: trust.keys.iter().map(|key| (key.clone(), None)).collect(),
+        tiles: TileCheck {
+            disk: disk.clone(),
+            size: published.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
+            builder: Builder::default(),
+            good: 0,
+            findings: Vec::new(),
+        },
     };
     let mut frontier = Frontier::default();
     let files = boot::log_files(disk)?;
@@ -150,6 +208,13 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, live: bool) -> Result<Ver
         );
         report.find("acknowledged-lost", Some(report.entries), LOG_DIR, None, message);
     }
+    if let Some((checkpoint, note)) = published {
+        judge_checkpoint(checkpoint, &note, trust, &entries.keys, &mut report);
+    }
+    report.tiles = entries.tiles.good;
+    for (code, tile, message) in entries.tiles.findings {
+        report.find(code, None, &tile.file(), None, message);
+    }
     for finding in entries
         .findings
         .into_iter()
@@ -182,16 +247,11 @@ fn read_claims<D: Disk>(disk: &D, report: &mut VerifyReport) -> Result<Vec<Claim
             );
         }
     }
-    let mut claims = boot::claims_of_heads(&slots);
+    let mut claims = claim::of_heads(&slots);
     for name in snapshot::names(disk).map_err(reading(snapshot::SNAPSHOT_DIR))? {
         let path = snapshot::path_of(&name);
         match snapshot::read(disk, &name).map_err(reading(&path))? {
-            Found::Intact(snapshot) => claims.push(Claim {
-                size: snapshot.size,
-                root: snapshot.root,
-                file: path,
-                found: None,
-            }),
+            Found::Intact(snapshot) => claims.push(Claim::new(Source::Snapshot, &path, snapshot.size, snapshot.root)),
             Found::Damaged => report.find(
                 "snapshot-damaged",
                 None,
@@ -205,7 +265,147 @@ fn read_claims<D: Disk>(disk: &D, report: &mut VerifyReport) -> Result<Vec<Claim
     Ok(claims)
 }
 
-struct Entries {
+fn read_checkpoint<D: Disk>(
+    disk: &D,
+    claims: &mut Vec<Claim>,
+    report: &mut VerifyReport,
+) -> Result<Option<(Checkpoint, Note)>, LedgerError> {
+    let file = checkpoint_file();
+    let bytes = disk.read(&file).map_err(|source| LogError::Read {
+        path: file.clone(),
+        source,
+    })?;
+    let Some(bytes) = bytes else { return Ok(None) };
+    let parsed = Note::parse(&bytes)
+        .map_err(CheckpointError::from)
+        .and_then(|note| Ok((Checkpoint::parse(&note.text)?, note)));
+    match parsed {
+        Ok((checkpoint, note)) => {
+            claims.push(Claim::new(Source::Checkpoint, &file, checkpoint.size, checkpoint.root));
+            Ok(Some((checkpoint, note)))
+        }
+        Err(error) => {
+            report.find("checkpoint-damaged", None, &file, None, said(&error));
+            Ok(None)
+        }
+    }
+}
+
+/// An error with what caused it.
+fn said(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", said(source)),
+        None => error.to_string(),
+    }
+}
+
+fn read_from(trust: &Trust, claims: &mut Vec<Claim>, report: &mut VerifyReport) {
+    let Some(note) = &trust.from else { return };
+    match Checkpoint::parse(&note.text) {
+        Ok(checkpoint) => claims.push(Claim::new(Source::Given, FROM, checkpoint.size, checkpoint.root)),
+        Err(error) => report.find("checkpoint-damaged", None, FROM, None, said(&error)),
+    }
+    let mut signed = trust.keys.iter().map(|key| note.verify(key));
+    if !trust.keys.is_empty() && !signed.any(|signed| signed.is_ok()) {
+        report.find(
+            "checkpoint-unsigned",
+            None,
+            FROM,
+            None,
+            "no key given signed the earlier checkpoint",
+        );
+    }
+}
+
+/// How findings name the earlier checkpoint.
+const FROM: &str = "(the earlier checkpoint)";
+
+/// A key, and the number of the entry that replaced it.
+type Keys = Vec<(VerifierKey, Option<u64>)>;
+
+fn judge_checkpoint(checkpoint: Checkpoint, note: &Note, trust: &Trust, keys: &Keys, report: &mut VerifyReport) {
+    let mut said_by = CheckpointReport {
+        origin: checkpoint.origin,
+        size: checkpoint.size,
+        signed_by: None,
+        cosigned: Vec::new(),
+    };
+    let file = checkpoint_file();
+    for (key, replaced) in keys
+        .iter()
+        .filter(|(key, _)| key.kind() == KeyKind::Log && key.name() == said_by.origin)
+    {
+        match note.verify(key) {
+            Ok(_) if replaced.is_some_and(|seq| said_by.size > seq) => report.find(
+                "checkpoint-unsigned",
+                None,
+                &file,
+                None,
+                format!(
+                    "it is signed by {key}, which entry {} had replaced",
+                    replaced.unwrap_or_default()
+                ),
+            ),
+            Ok(_) => said_by.signed_by = Some(key.to_string()),
+            Err(NoteError::NotSigned) => {}
+            Err(error) => report.find("checkpoint-damaged", None, &file, None, said(&error)),
+        }
+    }
+    if !trust.keys.is_empty() && said_by.signed_by.is_none() {
+        let message = format!("it is of {:?}, and signed by none of the keys given", said_by.origin);
+        report.find("checkpoint-unsigned", None, &file, None, message);
+    }
+    match trust.witnesses.check(note).and_then(|()| trust.witnesses.cosigned(note)) {
+        Ok(cosigned) => said_by.cosigned = cosigned,
+        Err(error) => report.find("checkpoint-unwitnessed", None, &file, None, said(&error)),
+    }
+    report.checkpoint = Some(said_by);
+}
+
+/// Compares the published tiles with those that the log makes.
+struct TileCheck<D> {
+    disk: D,
+    /// Of the published checkpoint.
+    size: u64,
+    builder: Builder,
+    good: u64,
+    findings: Vec<(&'static str, Tile, String)>,
+}
+
+impl<D: Disk> TileCheck<D> {
+    fn entry(&mut self, payload: &[u8], leaf: Hash) {
+        let Self {
+            disk,
+            size,
+            builder,
+            good,
+            findings,
+        } = self;
+        if builder.size() >= *size {
+            return;
+        }
+        let mut compare = |tile: Tile, expected: &[u8]| {
+            let entries = tile.entries();
+            let of = format!("of entries {} to {}", entries.start, entries.end - 1);
+            match disk.read(&tile.file()) {
+                Ok(Some(found)) if found == expected => *good += 1,
+                Ok(Some(_)) => findings.push(("tile-damaged", tile, format!("the tile {of} is not what the log makes it"))),
+                Ok(None) => findings.push(("tile-missing", tile, format!("the tile {of} is missing"))),
+                Err(error) => findings.push(("tile-damaged", tile, format!("the tile {of} cannot be read: {error}"))),
+            }
+            Ok::<(), std::convert::Infallible>(())
+        };
+        let Ok(()) = builder.push(payload, leaf, &mut compare);
+        if builder.size() == *size {
+            let Ok(()) = builder.partials(&mut compare);
+        }
+    }
+}
+
+struct Entries<D> {
+    /// Those given, and those that the log replaced them by.
+    keys: Keys,
+    tiles: TileCheck<D>,
     last_t: u64,
     /// Blob to the first entry that names it.
     named: BTreeMap<Digest, u64>,
@@ -218,24 +418,36 @@ fn verify_segment<D: Disk>(
     path: &str,
     frontier: &mut Frontier,
     claims: &mut [Claim],
-    entries: &mut Entries,
+    entries: &mut Entries<D>,
     report: &mut VerifyReport,
 ) -> io::Result<Option<(u64, Stop)>> {
-    let sizes = boot::claimed_sizes(claims);
+    let sizes = claim::sizes(claims);
     let mut pending: Vec<(u64, Hash)> = Vec::new();
-    let walked = walk_segment(disk, path, frontier, &sizes, |step| match step {
-        Step::Entry { seq, offset, payload } => verify_entry(payload, seq, path, offset, entries),
+    let from = Place {
+        first: frontier.size(),
+        offset: 0,
+    };
+    let walked = walk_segment(disk, path, from, frontier, &sizes, |step| match step {
+        Step::Entry {
+            seq,
+            offset,
+            payload,
+            leaf,
+        } => {
+            entries.tiles.entry(payload, leaf);
+            verify_entry(payload, seq, path, offset, entries);
+        }
         Step::Claimed { frontier } => pending.push((frontier.size(), frontier.root())),
         Step::Commit { .. } => {}
     })?;
     for (size, root) in pending.into_iter().filter(|(size, _)| *size <= frontier.size()) {
-        boot::settle(claims, size, root);
+        claim::settle(claims, size, root);
     }
     report.epoch = report.epoch.max(walked.epoch);
     Ok(walked.stop.map(|stop| (walked.committed_bytes, stop)))
 }
 
-fn verify_entry(payload: &[u8], seq: u64, path: &str, offset: u64, entries: &mut Entries) {
+fn verify_entry<D>(payload: &[u8], seq: u64, path: &str, offset: u64, entries: &mut Entries<D>) {
     let mut find = |code, message| {
         if entries.findings.len() < FINDINGS_MAX {
             entries.findings.push(Finding {
@@ -267,6 +479,24 @@ fn verify_entry(payload: &[u8], seq: u64, path: &str, offset: u64, entries: &mut
         );
     }
     entries.last_t = entries.last_t.max(entry.t);
+    if let Some(note) = rotation::note_of(&entry) {
+        match Rotation::open(&note) {
+            Ok(Rotation { old, new }) => {
+                let known = entries
+                    .keys
+                    .iter_mut()
+                    .find(|(key, replaced)| *key == old && replaced.is_none());
+                if let Some((_, replaced)) = known {
+                    *replaced = Some(seq);
+                    entries.keys.push((new, None));
+                }
+            }
+            Err(error) => find(
+                "entry-form",
+                format!("entry {seq}: its change of keys does not hold: {error}"),
+            ),
+        }
+    }
     for digest in entry.blobs.into_values() {
         entries.named.entry(digest).or_insert(seq);
     }
@@ -324,9 +554,12 @@ fn report_stop<D: Disk>(
 
 fn judge_claims(claims: &[Claim], report: &mut VerifyReport) {
     for claim in claims {
-        let is_head = claim.file == HEAD_FILE;
         match claim.found {
-            Some(root) if root == claim.root => report.snapshots += u64::from(!is_head),
+            Some(root) if root == claim.root => match claim.source {
+                Source::Snapshot => report.snapshots += 1,
+                Source::Given => report.consistent_from = Some(claim.size),
+                Source::Head | Source::Checkpoint => {}
+            },
             Some(_) => report.find(
                 "claim-mismatch",
                 None,

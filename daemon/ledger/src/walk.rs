@@ -2,7 +2,7 @@
 
 use crate::disk::Disk;
 use crate::frame::{self, Broken, Commit, Frame, HEADER_BYTES, Header};
-use crate::merkle::{Frontier, leaf_hash};
+use crate::merkle::{Frontier, Hash, leaf_hash};
 use std::io;
 
 const PIECE_BYTES: usize = 4 << 20;
@@ -13,6 +13,7 @@ pub enum Step<'a> {
         seq: u64,
         offset: u64,
         payload: &'a [u8],
+        leaf: Hash,
     },
     /// After an entry and before its commit: the tree at a size that somebody claims a root for.
     Claimed {
@@ -45,18 +46,29 @@ pub fn file_of(first: u64) -> String {
     format!("{first:020}.log")
 }
 
-/// `frontier` holds what is committed before this segment, and after it. `claims` are sizes to stop by, ascending.
+/// A place in a segment to walk from: its beginning, or after a commit.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// The segment's first entry.
+    pub first: u64,
+    /// 0, or where a commit ends.
+    pub offset: u64,
+}
+
+/// `frontier` holds what is committed before the place walked from, and afterwards what is committed after it. `claims` are
+/// sizes to stop by, ascending.
 pub fn walk_segment<D: Disk>(
     disk: &D,
     path: &str,
+    from: Place,
     frontier: &mut Frontier,
     claims: &[u64],
     mut visit: impl FnMut(Step<'_>),
 ) -> io::Result<Walked> {
-    let first = frontier.size();
+    let first = from.first;
     let mut walked = Walked {
         epoch: 0,
-        committed_bytes: 0,
+        committed_bytes: from.offset,
         stop: None,
     };
     let stop_at = |seq, offset, what| Some(Stop { seq, offset, what });
@@ -72,18 +84,21 @@ pub fn walk_segment<D: Disk>(
         }
     }
     let mut tree = frontier.clone();
-    let mut claims = claims.iter().skip_while(|size| **size <= first).peekable();
+    let committed = frontier.size();
+    let mut claims = claims.iter().skip_while(|size| **size <= committed).peekable();
     // `buffer[at..]` is what lies at `offset`.
-    let (mut buffer, mut at, mut offset) = (Vec::new(), 0, HEADER_BYTES as u64);
+    let (mut buffer, mut at, mut offset) = (Vec::new(), 0, from.offset.max(HEADER_BYTES as u64));
     loop {
         match frame::parse(&buffer[at..]) {
             Ok((Frame::Entry(payload), length)) => {
+                let leaf = leaf_hash(payload);
                 visit(Step::Entry {
                     seq: tree.size(),
                     offset,
                     payload,
+                    leaf,
                 });
-                tree.push(leaf_hash(payload));
+                tree.push(leaf);
                 at += length;
                 offset += length as u64;
                 if claims.next_if(|size| **size == tree.size()).is_some() {

@@ -6,7 +6,7 @@ mod common;
 
 use common::{assert_holds, batch, entry, fill, small_segments};
 use holdfast_ledger::index::{By, Filter, Index, Indexer, scan};
-use holdfast_ledger::{Ledger, LedgerError, LogError, Writer, verify};
+use holdfast_ledger::{Ledger, LedgerError, LogError, Trust, Writer, verify};
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -55,16 +55,18 @@ fn batches_are_committed_in_order_and_read_while_they_are_written() {
         copy.append(&batch(300, 1)),
         Err(LedgerError::Log(LogError::ReadOnly))
     ));
-    assert!(verify(dir.path()).unwrap().live);
+    assert!(verify(dir.path(), &Trust::default()).unwrap().live);
     assert!(matches!(
         Ledger::open(dir.path(), small_segments()),
         Err(LedgerError::Locked(_))
     ));
 
     // The head follows by itself, without another append.
-    until("the head is written", || verify(dir.path()).unwrap().acknowledged == 300);
+    until("the head is written", || {
+        verify(dir.path(), &Trust::default()).unwrap().acknowledged == 300
+    });
     writer.close().unwrap();
-    let report = verify(dir.path()).unwrap();
+    let report = verify(dir.path(), &Trust::default()).unwrap();
     assert!(report.ok && !report.live, "{report:?}");
     let (_, report) = Ledger::open(dir.path(), small_segments()).unwrap();
     assert_eq!((report.clean, report.snapshot), (true, Some(300)));
@@ -79,7 +81,7 @@ fn what_is_not_a_ledger_is_said() {
         Ledger::open_read_only(&dir.path().join("none"), small_segments()),
         Err(LedgerError::Open { .. })
     ));
-    assert!(matches!(verify(dir.path()), Err(LedgerError::Open { .. })));
+    assert!(matches!(verify(dir.path(), &Trust::default()), Err(LedgerError::Open { .. })));
 }
 
 fn filters() -> Vec<Filter> {

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Random, assert_holds, batch, entry, fill, small_segments};
 use holdfast_ledger::disk::Disk;
-use holdfast_ledger::{Ledger, LedgerError, LogError, SimDisk, verify_on};
+use holdfast_ledger::{Ledger, LedgerError, LogError, SimDisk, Trust, verify_on};
 use proptest::prelude::*;
 
 /// Three segments, blobs, two snapshots, both slots of the head; closed well.
@@ -22,12 +22,19 @@ fn sample() -> SimDisk {
     disk.kill()
 }
 
+/// The same, so that a boot reads everything.
+fn unmarked(disk: &SimDisk) -> SimDisk {
+    let disk = disk.copy();
+    disk.remove_dir("marks").unwrap();
+    disk
+}
+
 const LAST_SEGMENT: &str = "log/00000000000000000088.log";
 
 #[test]
 fn a_sound_ledger_verifies_and_says_what_it_holds() {
     let disk = sample();
-    let report = verify_on(&disk, &small_segments(), false).unwrap();
+    let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
     assert!(report.ok, "{:?}", report.findings);
     assert_eq!(
         (report.entries, report.acknowledged, report.snapshots, report.epoch),
@@ -50,11 +57,13 @@ fn every_byte_of_the_log_matters() {
         for at in (0..len).step_by(7) {
             let damaged = disk.copy();
             damaged.damage(path, |bytes| bytes[at] ^= 0x10);
-            let report = verify_on(&damaged, &small_segments(), false).unwrap();
+            let report = verify_on(&damaged, &small_segments(), &Trust::default(), false).unwrap();
             assert!(!report.ok, "{path} byte {at}");
             let first = report.first_damaged().unwrap();
             assert_eq!(&first.file, path);
             assert!(first.offset.unwrap() <= at as u64, "{path} byte {at}: {first:?}");
+            under_a_mark(&damaged, first.seq);
+            let damaged = unmarked(&damaged);
             let (mut ledger, boot) = Ledger::open_on(damaged.clone(), small_segments()).unwrap();
             let loss = boot.loss.unwrap_or_else(|| panic!("{path} byte {at}: taken for a torn tail"));
             assert_eq!(Some(loss.first_damaged_seq), first.seq);
@@ -72,6 +81,57 @@ fn every_byte_of_the_log_matters() {
     }
 }
 
+/// A boot that begins at a mark does not read what lies below it again: it is found by whoever reads it, and by a scrub, which
+/// stops the writing.
+fn under_a_mark(damaged: &SimDisk, first_damaged: Option<u64>) {
+    let (mut ledger, boot) = Ledger::open_on(damaged.copy(), small_segments()).unwrap();
+    for (seq, found) in (0..).zip(ledger.reader().iter(0, u64::MAX)) {
+        match found {
+            Ok(found) => assert_eq!(found, entry(seq)),
+            Err(error) => assert_eq!(error.reason(), "ledger-damaged"),
+        }
+    }
+    let report = ledger.reader().scrub(&Trust::default()).unwrap();
+    assert_eq!(boot.loss.or(report.loss()).map(|loss| loss.first_damaged_seq), first_damaged);
+    let refused = ledger.append(&batch(ledger.size(), 1)).unwrap_err();
+    assert_eq!(refused.reason(), "ledger-loss");
+}
+
+#[test]
+fn a_boot_begins_at_the_marks_and_ends_at_the_same_tree() {
+    let disk = sample();
+    let (marked, report) = Ledger::open_read_only_on(disk.copy(), small_segments()).unwrap();
+    let (whole, same) = Ledger::open_read_only_on(unmarked(&disk), small_segments()).unwrap();
+    assert_eq!(report.root, same.root);
+    assert_holds(&whole, 99);
+    assert_holds(&marked, 99);
+    // An older snapshot lies between two marks, and nothing says that it is the log's but the log itself.
+    assert_eq!((report.snapshot, same.snapshot), (Some(66), Some(66)));
+    // Marks that are damaged, of another segment or of another log are not believed.
+    let marks: Vec<String> = disk.files().into_iter().filter(|path| path.starts_with("marks/")).collect();
+    assert_eq!(marks.len(), 3);
+    for path in &marks {
+        for at in (0..disk.len(path).unwrap().unwrap() as usize).step_by(3) {
+            let damaged = disk.copy();
+            damaged.damage(path, |bytes| bytes[at] ^= 1);
+            let (ledger, report) = Ledger::open_on(damaged, small_segments()).unwrap();
+            assert_eq!((report.root, report.loss), (same.root, None), "{path} byte {at}");
+            assert_holds(&ledger, 99);
+        }
+        let swapped = disk.copy();
+        let other = swapped
+            .read(&marks[(marks.iter().position(|mark| mark == path).unwrap() + 1) % 3])
+            .unwrap()
+            .unwrap();
+        swapped.damage(path, |bytes| *bytes = other);
+        let (ledger, report) = Ledger::open_on(swapped.clone(), small_segments()).unwrap();
+        assert_eq!((report.root, report.loss), (same.root, None));
+        // Written anew.
+        ledger.close().unwrap();
+        assert_eq!(swapped.read(path).unwrap(), disk.read(path).unwrap(), "{path}");
+    }
+}
+
 #[test]
 fn a_damaged_entry_is_named_by_its_number_and_place() {
     let disk = sample();
@@ -85,7 +145,7 @@ fn a_damaged_entry_is_named_by_its_number_and_place() {
         .position(|window| window == needle)
         .unwrap();
     disk.damage(path, |bytes| bytes[at + 20] ^= 1);
-    let report = verify_on(&disk, &small_segments(), false).unwrap();
+    let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
     let first = report.first_damaged().unwrap();
     assert_eq!(
         (first.code, first.seq, first.offset, first.file.as_str()),
@@ -109,9 +169,9 @@ fn a_forged_entry_with_a_right_checksum_does_not_match_the_root() {
         bytes[at..at + new.len()].copy_from_slice(&new);
         bytes[at - 4..at].copy_from_slice(&crc32c::crc32c(&new).to_be_bytes());
     });
-    let report = verify_on(&disk, &small_segments(), false).unwrap();
+    let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
     assert_eq!(report.first_damaged().unwrap().code, "root-mismatch");
-    assert!(Ledger::open_on(disk, small_segments()).unwrap().1.loss.is_some());
+    assert!(Ledger::open_on(unmarked(&disk), small_segments()).unwrap().1.loss.is_some());
 }
 
 #[test]
@@ -130,7 +190,7 @@ fn another_log_under_the_same_head_is_a_loss() {
     for path in other.files().iter().filter(|path| path.starts_with("log/")) {
         disk.append(path, &other.read(path).unwrap().unwrap()).unwrap();
     }
-    let report = verify_on(&disk, &small_segments(), false).unwrap();
+    let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
     assert!(
         report
             .findings
@@ -172,7 +232,7 @@ fn a_missing_segment_or_log_is_a_loss() {
     for path in sample().files().iter().filter(|path| path.starts_with("log/")) {
         let disk = sample();
         disk.remove(path).unwrap();
-        let report = verify_on(&disk, &small_segments(), false).unwrap();
+        let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
         assert!(!report.ok && report.first_damaged().is_some(), "{path}");
         assert!(Ledger::open_on(disk, small_segments()).unwrap().1.loss.is_some(), "{path}");
     }
@@ -182,7 +242,7 @@ fn a_missing_segment_or_log_is_a_loss() {
 fn snapshots_that_do_not_hold_are_passed_over_and_said() {
     let disk = sample();
     disk.damage("snapshots/00000000000000000066.snap", |bytes| *bytes.last_mut().unwrap() ^= 1);
-    let report = verify_on(&disk, &small_segments(), false).unwrap();
+    let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
     assert_eq!(report.findings.len(), 1);
     assert_eq!(report.findings[0].code, "snapshot-damaged");
     let (_, boot) = Ledger::open_on(disk, small_segments()).unwrap();
@@ -197,7 +257,7 @@ fn blobs_are_checked_when_read_and_by_verify() {
     disk.damage(&path, |bytes| bytes[0] ^= 1);
     let (ledger, _) = Ledger::open_on(disk.copy(), small_segments()).unwrap();
     assert_eq!(ledger.blob(&digest).unwrap_err().reason(), "ledger-damaged");
-    let report = verify_on(&disk, &small_segments(), false).unwrap();
+    let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
     assert_eq!(
         (
             report.findings[0].code,
@@ -207,7 +267,7 @@ fn blobs_are_checked_when_read_and_by_verify() {
         ("blob-damaged", Some(33), path.as_str())
     );
     disk.remove(&path).unwrap();
-    let report = verify_on(&disk, &small_segments(), false).unwrap();
+    let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
     assert_eq!((report.findings[0].code, report.findings[0].seq), ("blob-missing", Some(33)));
 }
 
@@ -264,8 +324,13 @@ proptest! {
                 }
             });
         }
-        let report = verify_on(&disk, &small_segments(), false).unwrap();
-        let (ledger, boot) = Ledger::open_on(disk.copy(), small_segments()).unwrap();
+        let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
+        let (marked, boot) = Ledger::open_on(disk.copy(), small_segments()).unwrap();
+        for (seq, found) in (0..).zip(marked.reader().iter(0, u64::MAX)) {
+            prop_assert!(found.is_err() || found.unwrap() == entry(seq));
+        }
+        prop_assert!(marked.size() == 99 || boot.loss.is_some() || head_is_gone(&disk), "{boot:?}");
+        let (ledger, boot) = Ledger::open_on(unmarked(&disk), small_segments()).unwrap();
         assert_holds_unless_blobs(&ledger);
         prop_assert!(ledger.size() == 99 || boot.loss.is_some() || head_is_gone(&disk), "{boot:?}");
         prop_assert!(ledger.size() == 99 || !report.ok);
@@ -316,13 +381,13 @@ fn head_is_gone(disk: &SimDisk) -> bool {
 fn only_the_last_segment_can_have_a_torn_tail() {
     let disk = sample();
     disk.append(LAST_SEGMENT, &[1, 2, 3]).unwrap();
-    let report = verify_on(&disk, &small_segments(), false).unwrap();
+    let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
     assert_eq!(
         (report.findings[0].code, report.entries, report.findings.len()),
         ("torn-tail", 99, 1)
     );
     assert!(
-        verify_on(&disk, &small_segments(), true).unwrap().ok,
+        verify_on(&disk, &small_segments(), &Trust::default(), true).unwrap().ok,
         "a live daemon's unfinished batch is no finding"
     );
     let read_only = Ledger::open_read_only_on(disk.clone(), small_segments()).unwrap();
@@ -334,5 +399,5 @@ fn only_the_last_segment_can_have_a_torn_tail() {
     );
     let (_, boot) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
     assert_eq!((boot.cut_bytes, boot.size, boot.loss), (3, 99, None));
-    assert!(verify_on(&disk, &small_segments(), false).unwrap().ok);
+    assert!(verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap().ok);
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Random, assert_holds, batch, fill, small_segments};
-use holdfast_ledger::{Ledger, LedgerError, LogError, SimDisk, load_state, verify_on};
+use holdfast_ledger::{Ledger, LedgerError, LogError, SimDisk, Trust, load_state, verify_on};
 
 /// Runs a life of appends, snapshots, heads and reopenings until the power goes; gives what was acknowledged.
 fn live(disk: &SimDisk, random: &mut Random) -> u64 {
@@ -54,7 +54,7 @@ fn no_crash_loses_an_acknowledged_entry() {
                 disk.crash(random.below(u64::MAX))
             };
             let place = format!("seed {seed}, crash {crash}");
-            let report = verify_on(&disk, &small_segments(), false).unwrap();
+            let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
             assert!(
                 report.findings.iter().all(|finding| finding.code == "torn-tail"),
                 "{place}: {:?}",
@@ -66,7 +66,7 @@ fn no_crash_loses_an_acknowledged_entry() {
             assert_holds(&ledger, acknowledged);
             acknowledged = ledger.size();
             drop(ledger);
-            let report = verify_on(&disk, &small_segments(), false).unwrap();
+            let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
             assert!(report.ok, "{place}: {:?}", report.findings);
         }
     }
@@ -110,7 +110,7 @@ fn full_at(prepared: &SimDisk, size: u64, room: u64) -> bool {
         ),
     }
     assert_eq!((ledger.size(), ledger.root()), before);
-    let report = verify_on(&disk, &small_segments(), false).unwrap();
+    let report = verify_on(&disk, &small_segments(), &Trust::default(), false).unwrap();
     assert!(report.ok, "room {room}: {:?}", report.findings);
     disk.set_room(None);
     ledger.append(&batch(size, 2)).unwrap();
@@ -166,7 +166,7 @@ fn after_a_failed_sync_nothing_more_is_written() {
 fn a_blob_of_a_killed_process_is_made_durable_before_it_is_named() {
     for seed in 0..50 {
         // Killed at each step of storing the blob; its bytes are in the page cache, its name perhaps not on the disk.
-        for changes in 1..6 {
+        for changes in 1..5 {
             let disk = SimDisk::new();
             drop(Ledger::open_on(disk.clone(), small_segments()).unwrap());
             let (mut ledger, _) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
@@ -208,4 +208,53 @@ fn state_is_snapshot_and_tail() {
     let (mut unaided, _) = Ledger::open_on(again.disk().copy(), small_segments()).unwrap();
     unaided.take_newest_snapshot();
     assert_eq!(load_state(&mut unaided).unwrap(), (state, 0));
+}
+
+#[test]
+fn a_batch_whose_sync_failed_is_written_again_before_anything_is_built_upon_it() {
+    // The kernel holds pages for clean that never came to the disk; the next process finds the batch whole and counts it.
+    let mut taken_up = 0;
+    for nth in 1..=12 {
+        for seed in 0..20 {
+            let disk = SimDisk::new();
+            let (mut ledger, _) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
+            fill(&mut ledger, &[38]);
+            if seed % 2 == 0 {
+                ledger.write_head().unwrap();
+            }
+            disk.fail_sync(nth);
+            let mut rounds = 0;
+            while rounds < 4 && ledger.append(&batch(ledger.size(), 4)).is_ok() {
+                rounds += 1;
+            }
+            let size = ledger.size();
+            drop(ledger);
+            let disk = disk.kill();
+            let (mut ledger, report) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
+            assert_eq!(report.loss, None);
+            taken_up += u64::from(ledger.size() > size);
+            fill(&mut ledger, &[1, 6]);
+            let acknowledged = ledger.size();
+            let (ledger, report) = Ledger::open_on(disk.crash(seed), small_segments()).unwrap();
+            assert_eq!(report.loss, None, "sync {nth}, seed {seed}");
+            assert_holds(&ledger, acknowledged);
+        }
+    }
+    assert!(taken_up > 20, "{taken_up}");
+}
+
+#[test]
+fn a_blob_that_cannot_be_read_is_not_called_missing() {
+    let disk = SimDisk::new();
+    let (mut ledger, _) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
+    fill(&mut ledger, &[4]);
+    let mut naming = batch(4, 1);
+    naming.entries[0].blobs = batch(3, 1).entries.remove(0).blobs;
+    let path = holdfast_ledger::blobs::path_of(&naming.entries[0].blobs["file"]);
+    let (mut ledger, _) = Ledger::open_on(disk.kill(), small_segments()).unwrap();
+    ledger.disk().fail_reads(&path);
+    let refused = ledger.append(&naming).unwrap_err();
+    assert!(!matches!(refused, LedgerError::NamesMissingBlob { .. }), "{refused:?}");
+    let (mut ledger, _) = Ledger::open_on(ledger.disk().copy(), small_segments()).unwrap();
+    ledger.append(&naming).unwrap();
 }

@@ -9,7 +9,7 @@ mod common;
 
 use common::{Random, assert_holds, batch, small_segments};
 use holdfast_ledger::index::{By, Filter, Index, Indexer, scan};
-use holdfast_ledger::{Ledger, Writer, verify};
+use holdfast_ledger::{Ledger, Trust, Writer, verify};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -186,7 +186,7 @@ fn a_killed_process_loses_nothing() {
             acknowledged = died.acknowledged.max(acknowledged);
             let place = format!("seed {seed}, directory {directory}, kill {kill} in {}", died.phase);
             if dir.join("log").is_dir() {
-                let report = verify(&dir).unwrap();
+                let report = verify(&dir, &Trust::default()).unwrap();
                 assert!(
                     report.findings.iter().all(|finding| finding.code == "torn-tail"),
                     "{place}: {:?}",
@@ -210,7 +210,7 @@ fn a_killed_process_loses_nothing() {
         assert_index_agrees(&dir, &ledger, "built again");
         entries += ledger.size();
         ledger.close().unwrap();
-        let report = verify(&dir).unwrap();
+        let report = verify(&dir, &Trust::default()).unwrap();
         assert!(report.ok, "{:?}", report.findings);
     }
     println!("{entries} entries, kills by phase: {kills:?}");

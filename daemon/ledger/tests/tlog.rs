@@ -7,12 +7,12 @@ use common::{Random, batch, fill, small_segments};
 use holdfast_ledger::disk::Disk;
 use holdfast_ledger::merkle::{self, Hash, leaf_hash, verify_consistency, verify_inclusion};
 use holdfast_ledger::tlog::checkpoint::SignedCheckpoint;
-use holdfast_ledger::tlog::note::{KeyKind, SignerKey, VerifierKey};
+use holdfast_ledger::tlog::note::{KeyKind, Note, SignerKey, VerifierKey};
 use holdfast_ledger::tlog::proof::TlogProof;
 use holdfast_ledger::tlog::publish::{Publication, PublishError};
 use holdfast_ledger::tlog::tile::{self, Kind, Tile};
 use holdfast_ledger::tlog::witness::Policy;
-use holdfast_ledger::{Ledger, Reader, SimDisk};
+use holdfast_ledger::{Ledger, Options, Reader, SimDisk, Trust, VerifyReport, verify_on};
 use proptest::prelude::*;
 use std::convert::Infallible;
 
@@ -379,6 +379,158 @@ fn cosignatures_go_to_the_checkpoint_that_they_are_of() {
     publication.advance().unwrap();
     assert!(publication.add_cosignatures(9, vec![witness.sign(&text, 77)]).is_err());
     policy.check(&assert_published(&disk, &log.reader()).note).unwrap_err();
+}
+
+#[test]
+fn the_format_is_still_the_one_that_was_frozen() {
+    let sample = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/audit/sample");
+    let trust = Trust {
+        keys: vec![
+            std::fs::read_to_string(sample.join("vkey"))
+                .unwrap()
+                .trim_end()
+                .parse()
+                .unwrap(),
+        ],
+        from: Some(Note::parse(&std::fs::read(sample.join("earlier-checkpoint")).unwrap()).unwrap()),
+        witnesses: Policy::default(),
+    };
+    let report = holdfast_ledger::verify(&sample, &trust).unwrap();
+    assert!(report.ok, "{:?}", report.findings);
+    assert_eq!(
+        (report.entries, report.tiles, report.blobs, report.consistent_from),
+        (6, 2, 1, Some(3))
+    );
+    // And what is written today is the same to the byte.
+    let disk = SimDisk::new();
+    let mut log = ledger(&disk);
+    fill(&mut log, &[1, 2, 3]);
+    let key = SignerKey::new("ledger.example/sample", KeyKind::Log, [7; 32]).unwrap();
+    Publication::new(log.reader(), &key, 1, &[]).unwrap().advance().unwrap();
+    for path in disk
+        .files()
+        .iter()
+        .filter(|path| ["log/", "blobs/", "tlog/"].iter().any(|dir| path.starts_with(dir)))
+    {
+        let frozen = std::fs::read(sample.join(path)).unwrap();
+        assert!(disk.read(path).unwrap() == Some(frozen), "{path}");
+    }
+}
+
+fn codes(report: &VerifyReport) -> Vec<&'static str> {
+    report.findings.iter().map(|finding| finding.code).collect()
+}
+
+#[test]
+fn verify_compares_everything_published_with_the_log() {
+    let disk = SimDisk::new();
+    let mut log = ledger(&disk);
+    fill(&mut log, &[30]);
+    let mut publication = publication(log.reader());
+    let early = publication.advance().unwrap().unwrap().note.clone();
+    fill(&mut log, &[270, 3]);
+    let late = publication.advance().unwrap().unwrap().note.clone();
+    fill(&mut log, &[9]);
+    log.close().unwrap();
+    let verify = |disk: &SimDisk, trust: &Trust| verify_on(disk, &small_segments(), trust, false).unwrap();
+    let trust = Trust {
+        keys: keys(),
+        from: Some(early.clone()),
+        witnesses: Policy::default(),
+    };
+    let report = verify(&disk, &trust);
+    assert!(report.ok, "{:?}", report.findings);
+    let checkpoint = report.checkpoint.clone().unwrap();
+    assert_eq!(
+        (report.entries, checkpoint.size, report.consistent_from),
+        (312, 303, Some(30))
+    );
+    assert_eq!(checkpoint.signed_by, Some(keys()[0].to_string()));
+    // A level 0 tile and bundle, full and partial, and one of level 1.
+    assert_eq!(report.tiles, 5);
+    // Without a key nothing is said about the signature, and nothing is wrong.
+    let report = verify(&disk, &Trust::default());
+    assert!(report.ok && report.checkpoint.unwrap().signed_by.is_none());
+
+    // Partial tiles of earlier checkpoints are not needed any more.
+    let needed: Vec<String> = tile::added(0, 303).map(|tile| tile.file()).collect();
+    for path in &needed {
+        for at in (0..disk.len(path).unwrap().unwrap() as usize).step_by(97) {
+            let damaged = disk.copy();
+            damaged.damage(path, |bytes| bytes[at] ^= 1);
+            assert_eq!(codes(&verify(&damaged, &trust)), ["tile-damaged"], "{path} byte {at}");
+        }
+        let missing = disk.copy();
+        missing.remove(path).unwrap();
+        let report = verify(&missing, &trust);
+        assert_eq!(
+            (codes(&report), report.findings[0].file.as_str()),
+            (vec!["tile-missing"], path.as_str())
+        );
+    }
+    for at in 0..disk.len("tlog/checkpoint").unwrap().unwrap() as usize {
+        let damaged = disk.copy();
+        damaged.damage("tlog/checkpoint", |bytes| bytes[at] ^= 1);
+        let report = verify(&damaged, &trust);
+        assert!(codes(&report).iter().any(|code| code.starts_with("checkpoint-")), "byte {at}");
+    }
+    // Another key, an earlier checkpoint of another history, too few witnesses, an old copy of the log.
+    let stranger = SignerKey::new("ledger.example/prod", KeyKind::Log, [6; 32]).unwrap();
+    let strange = Trust {
+        keys: vec![stranger.verifier().clone()],
+        ..Trust::default()
+    };
+    assert_eq!(codes(&verify(&disk, &strange)), ["checkpoint-unsigned"]);
+    let forged = SignedCheckpoint::sign(&key(), 30, [1; 32]).note;
+    let report = verify(
+        &disk,
+        &Trust {
+            from: Some(forged),
+            ..trust.clone()
+        },
+    );
+    assert_eq!((codes(&report), report.consistent_from), (vec!["claim-mismatch"], None));
+    let witness = SignerKey::new("witness.example", KeyKind::Witness, [8; 32]).unwrap();
+    let witnesses = Policy::new(1, vec![witness.verifier().clone()]).unwrap();
+    assert_eq!(
+        codes(&verify(
+            &disk,
+            &Trust {
+                witnesses,
+                ..trust.clone()
+            }
+        )),
+        ["checkpoint-unwitnessed"]
+    );
+    let old = SimDisk::new();
+    let mut log = ledger(&old);
+    fill(&mut log, &[30, 100]);
+    log.close().unwrap();
+    let report = verify(
+        &old,
+        &Trust {
+            from: Some(late.clone()),
+            ..trust.clone()
+        },
+    );
+    assert_eq!(codes(&report), ["acknowledged-lost", "claim-ahead"]);
+
+    // And what a boot makes of a checkpoint that the log does not bear out.
+    let options = Options {
+        log_keys: keys(),
+        ..small_segments()
+    };
+    old.create("tlog/checkpoint", late.to_string().as_bytes()).unwrap();
+    let (_, boot) = Ledger::open_on(old.copy(), options.clone()).unwrap();
+    assert_eq!(boot.loss.unwrap().acknowledged, 303);
+    let forged = SignedCheckpoint::sign(&key(), 100, [1; 32]).note.to_string();
+    old.create("tlog/checkpoint", forged.as_bytes()).unwrap();
+    let (_, boot) = Ledger::open_on(old.copy(), options.clone()).unwrap();
+    assert_eq!(boot.loss.unwrap().file, "tlog/checkpoint");
+    // Unsigned, it is damage of the checkpoint and not of the log.
+    old.damage("tlog/checkpoint", |bytes| bytes[20] ^= 1);
+    let (_, boot) = Ledger::open_on(old.copy(), options).unwrap();
+    assert_eq!((boot.loss, boot.ignored.len()), (None, 1));
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use super::show::{Out, Tone};
 use crate::operator;
 use holdfast_core::entry::{Body, Entry};
 use holdfast_core::ids::deploy_id;
-use holdfast_ledger::{Ledger, Options, Reader, verify};
+use holdfast_ledger::{Ledger, Options, Reader, Trust, verify};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -281,7 +281,7 @@ fn verify_dir(dir: &Path, out: &Out) -> Result<ExitCode, CliError> {
             "name a ledger's directory: the one with `log` in it",
         ));
     }
-    let report = verify(dir)?;
+    let report = verify(dir, &Trust::default())?;
     if out.is_json {
         out.json(&serde_json::to_value(&report).unwrap_or_default());
     } else {

@@ -42,6 +42,13 @@ impl Tile {
         u64::from(self.width) == TILE_WIDTH
     }
 
+    /// The entries that it is over.
+    pub fn entries(&self) -> std::ops::Range<u64> {
+        let each = TILE_HEIGHT * u32::from(self.level());
+        let first = (self.index * TILE_WIDTH) << each;
+        first..first + (u64::from(self.width) << each)
+    }
+
     /// Whether a log of `size` has this very tile.
     pub fn is_of(&self, size: u64) -> bool {
         Self::of(self.kind, self.index, size) == Some(*self)
