@@ -207,11 +207,47 @@ fn a_damaged_index_is_built_anew() {
             std::fs::write(&path, bytes).unwrap();
         }
         let indexer = Indexer::spawn(&at, reader.clone()).unwrap();
-        until("the index is whole", || indexer.as_of() == 130);
+        // Complete segments are looked at when somebody asks, and are built anew then; until that is done, an answer says as of
+        // which entry it is.
+        until("the index is whole", || {
+            let page = indexer.query(&Filter::by(By::Kind, "term"), None, 1_000).unwrap();
+            assert!(page.as_of < 130 || page.seqs == [0], "{page:?}");
+            page.as_of == 130
+        });
         drop(indexer);
         let index = Index::open(&at, &reader).unwrap();
         assert_agrees(&index, &ledger);
     }
+}
+
+#[test]
+fn complete_segments_are_opened_when_somebody_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut ledger, _) = Ledger::open(&dir.path().join("ledger"), small_segments()).unwrap();
+    fill(&mut ledger, &[290]);
+    let reader = ledger.reader();
+    let at = dir.path().join("index");
+    Index::open(&at, &reader).unwrap().catch_up(&reader).unwrap();
+    let index = Index::open(&at, &reader).unwrap();
+    assert_eq!((index.as_of(), index.open_segments()), (290, 0));
+    // Answered by the last one alone.
+    assert_eq!(index.query(&Filter::by(By::Kind, "pin"), None, 1).unwrap().seqs, [289]);
+    assert_eq!(index.open_segments(), 0);
+    assert_agrees(&index, &ledger);
+    assert_eq!(index.open_segments(), 2);
+    // One that is gone is built anew, and only that one.
+    drop(index);
+    std::fs::remove_dir_all(at.join("v1-00000000000000000080")).unwrap();
+    let mut index = Index::open(&at, &reader).unwrap();
+    assert_eq!(index.as_of(), 290);
+    let page = index.query(&Filter::by(By::Workload, "main/app-3"), None, 1_000).unwrap();
+    assert!(page.as_of == 80 && page.seqs.iter().all(|seq| *seq < 80), "{page:?}");
+    let mut portions = 0;
+    while index.advance(&reader).unwrap() {
+        portions += 1;
+    }
+    assert!(portions <= 3, "{portions}");
+    assert_agrees(&index, &ledger);
 }
 
 #[test]

@@ -110,8 +110,8 @@ fn run<D: Disk>(dir: &Path, log: &Reader<D>, slot: &Slot, woken: &Receiver<()>) 
                 // A log that cannot be read is not the index's fault.
                 if !matches!(error, IndexError::Log(_)) {
                     let mut index = slot.write().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(mut index) = index.take()
-                        && let Err(error) = index.reset()
+                    if let Some(index) = index.take()
+                        && let Err(error) = index.discard_open()
                     {
                         tracing::warn!(error = &error as &dyn std::error::Error, "the index cannot be thrown away");
                     }

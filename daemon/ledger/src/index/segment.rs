@@ -29,11 +29,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    fn to_bytes(self) -> Vec<u8> {
+    pub fn to_bytes(self) -> Vec<u8> {
         [&self.next.to_be_bytes()[..], &self.last_leaf, &self.epoch.to_be_bytes()].concat()
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let u64_at = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let last_leaf = bytes.get(8..40)?.try_into().ok()?;
         (bytes.len() == 48).then_some(Self {
@@ -62,8 +62,22 @@ fn marker_of(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("v{FORMAT}-{first:020}.opening"))
 }
 
+/// Beside a complete segment.
+pub fn note_of(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("v{FORMAT}-{first:020}.complete"))
+}
+
 /// Throws a segment's index away.
 pub fn discard(dir: &Path, first: u64) -> Result<(), IndexError> {
+    match std::fs::remove_file(note_of(dir, first)) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(IndexError::Directory {
+                dir: dir.to_owned(),
+                source,
+            });
+        }
+        _ => {}
+    }
     let segment_dir = dir_of(dir, first);
     match std::fs::remove_dir_all(&segment_dir) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IndexError::Directory {
