@@ -121,7 +121,8 @@ impl SegmentIndex {
             let db = sled::Config::new()
                 .path(&dir)
                 .cache_capacity(CACHE_BYTES)
-                .flush_every_ms(Some(500))
+                // What a kill loses is indexed again; and without a flushing thread, closing does not wait for one.
+                .flush_every_ms(None)
                 .open()?;
             let trees = By::ALL
                 .iter()
