@@ -572,7 +572,7 @@ fn check_rollout_change(
             let total = u32::try_from(on.len()).unwrap_or(u32::MAX);
             let allowed =
                 spec.placement.max_failed.down(total) as usize + lagging.min(spec.placement.max_lagging.down(total) as usize);
-            if on.is_empty() || missing.len() > allowed {
+            if missing.len() == on.len() || missing.len() > allowed {
                 return Err(Violation::NotDone(missing.len()));
             }
             Ok(())

@@ -24,6 +24,8 @@ const REST_MS: u64 = 2_400_000;
 /// What was under way when the faults stopped has landed by then.
 const ECHO_MS: u64 = 100_000;
 const STEPS_MAX: usize = 120_000;
+/// More than any run writes that comes to rest: an engine that goes round in circles is found out, not waited for.
+const ENTRIES_MAX: u64 = 20_000;
 /// So long after a daemon's death something that it sent may still land on a target without fences.
 const CUT_MS: u64 = 200;
 const HELP_EVERY_MS: u64 = 15_000;
@@ -362,6 +364,13 @@ impl World {
                     }
                 }
                 self.count(&entries);
+                if let Some(last) = entries.last().filter(|last| last.seq >= ENTRIES_MAX) {
+                    return Err(format!(
+                        "convergence: entry {} is a {}, and there is no end",
+                        last.seq,
+                        last.body.kind()
+                    ));
+                }
                 self.daemons[daemon].queue(entries, blobs)?;
                 let (at, life) = (self.now + self.random.below(4), self.daemons[daemon].life);
                 self.heap.push(at, Event::Write { daemon, life });

@@ -66,7 +66,7 @@ impl Engine {
                 failure,
                 asked,
             } => {
-                self.asked.remove(&(3, workload.to_string(), target.clone()));
+                self.asked.remove(&of_generation(3, &workload, &target, generation));
                 let failure = failure.map(|failure| clip(&failure, MESSAGE_MAX_BYTES));
                 let probe = Probe {
                     generation,
@@ -90,7 +90,7 @@ impl Engine {
                 generation,
                 room,
             } => {
-                self.asked.remove(&(6, workload.to_string(), target.clone()));
+                self.asked.remove(&of_generation(6, &workload, &target, generation));
                 // A target that fails to tell is tried, as one that cannot tell.
                 let room = Room {
                     generation,
@@ -548,7 +548,7 @@ impl Engine {
         generation: GenNumber,
         changes: Result<Vec<Change>, Fault>,
     ) {
-        self.asked.remove(&(7, workload.to_string(), target.clone()));
+        self.asked.remove(&of_generation(7, &workload, &target, generation));
         let look = self.targets.get(&target).and_then(|facts| facts.look(workload.as_str()));
         let fingerprint = look
             .and_then(|look| Some(look.seen.generation(generation)?.fingerprint.clone()))
@@ -609,7 +609,7 @@ impl Engine {
         generation: GenNumber,
         excerpts: Result<Vec<Excerpt>, Fault>,
     ) {
-        self.asked.remove(&(5, workload.to_string(), target.clone()));
+        self.asked.remove(&of_generation(5, &workload, &target, generation));
         self.schedule.mark_unit(&workload, &target);
         let Some(attempt) = self.state.unit(&workload, &target).and_then(|unit| unit.attempt.as_ref()) else {
             return;

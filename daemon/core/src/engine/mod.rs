@@ -221,6 +221,11 @@ pub struct Engine {
 /// What is being asked, so that nothing is asked twice at once.
 type AskKey = (u8, String, String);
 
+/// A question about one generation: one that hangs does not keep another generation's from being asked.
+fn of_generation(kind: u8, workload: &WorkloadId, target: &str, generation: GenNumber) -> AskKey {
+    (kind, workload.to_string(), format!("{target} {generation}"))
+}
+
 fn ask_key(ask: &Ask) -> AskKey {
     match ask {
         Ask::Observe { target, .. } => (0, String::new(), target.clone()),
@@ -228,11 +233,28 @@ fn ask_key(ask: &Ask) -> AskKey {
         Ask::Check { workload, target, .. } | Ask::CheckRelease { workload, target, .. } => {
             (2, workload.to_string(), target.clone())
         }
-        Ask::Probe { workload, target, .. } => (3, workload.to_string(), target.clone()),
         Ask::Measure { workload, target, .. } => (4, workload.to_string(), target.clone()),
-        Ask::Explain { workload, target, .. } => (5, workload.to_string(), target.clone()),
-        Ask::Room { workload, target, .. } => (6, workload.to_string(), target.clone()),
-        Ask::Diff { workload, target, .. } => (7, workload.to_string(), target.clone()),
+        Ask::Probe {
+            workload,
+            target,
+            generation,
+            ..
+        } => of_generation(3, workload, target, *generation),
+        Ask::Explain {
+            workload,
+            target,
+            generation,
+        } => of_generation(5, workload, target, *generation),
+        Ask::Room {
+            workload,
+            target,
+            generation,
+        } => of_generation(6, workload, target, *generation),
+        Ask::Diff {
+            workload,
+            target,
+            generation,
+        } => of_generation(7, workload, target, *generation),
         Ask::Tags { workload, repository } => (8, workload.to_string(), repository.clone()),
         Ask::Pullable { workload, release } => (9, workload.to_string(), release.to_string()),
     }

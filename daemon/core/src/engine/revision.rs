@@ -112,65 +112,62 @@ impl Engine {
     }
 
     fn spec_changes(&self, revision: &Revision) -> Vec<(On, SpecObject)> {
-        let mut changes = Vec::new();
-        let on_target = |name: &TargetName| On {
-            target: Some(name.clone()),
-            ..On::default()
-        };
-        for (name, spec) in &revision.targets {
-            let known = self.state.targets.get(name);
-            if known.is_none_or(|known| known.spec.as_deref() != Some(spec) || known.presence != Some(Presence::Present)) {
-                changes.push((
-                    on_target(name),
-                    SpecObject::Target {
-                        presence: Presence::Present,
-                        spec: Some(spec.clone()),
-                    },
-                ));
-            }
-        }
-        for (id, spec) in &revision.workloads {
-            let known = self.state.workloads.get(id);
-            if known.is_none_or(|known| known.spec.as_ref() != Some(spec) || known.presence != Some(Presence::Present)) {
-                changes.push((
-                    On::workload(id),
-                    SpecObject::Workload {
-                        presence: Presence::Present,
-                        spec: Some(spec.clone()),
-                    },
-                ));
-            }
-        }
-        let gone = |unknown: bool| {
+        let (mut named, mut gone) = (Vec::new(), Vec::new());
+        let presence_of = |unknown: bool| {
             if unknown || !revision.absence_proven {
                 Presence::Unknown
             } else {
                 Presence::Absent
             }
         };
-        for (name, target) in self
-            .state
-            .targets
-            .iter()
-            .filter(|(name, target)| target.spec.is_some() && !revision.targets.contains_key(*name))
-        {
-            let presence = gone(revision.unknown_targets.contains(name));
-            if target.presence != Some(presence) {
-                changes.push((on_target(name), SpecObject::Target { presence, spec: None }));
+        for (name, known, wanted) in joined(&self.state.targets, &revision.targets) {
+            let on = || On {
+                target: Some(name.clone()),
+                ..On::default()
+            };
+            let presence = known.and_then(|known| known.presence);
+            match (known.and_then(|known| known.spec.as_deref()), wanted) {
+                (spec, Some(wanted)) if spec != Some(wanted) || presence != Some(Presence::Present) => {
+                    let (presence, spec) = (Presence::Present, Some(wanted.clone()));
+                    named.push((on(), SpecObject::Target { presence, spec }));
+                }
+                (Some(_), None) => {
+                    let now = presence_of(revision.unknown_targets.contains(name));
+                    if presence != Some(now) {
+                        let object = SpecObject::Target {
+                            presence: now,
+                            spec: None,
+                        };
+                        gone.push((on(), object));
+                    }
+                }
+                _ => {}
             }
         }
-        for (id, workload) in self
-            .state
-            .workloads
-            .iter()
-            .filter(|(id, _)| !revision.workloads.contains_key(*id))
-        {
-            let presence = gone(revision.unknown_workloads.contains(id));
-            if workload.presence != Some(presence) {
-                changes.push((On::workload(id), SpecObject::Workload { presence, spec: None }));
+        for (id, known, wanted) in joined(&self.state.workloads, &revision.workloads) {
+            let presence = known.and_then(|known| known.presence);
+            match (known, wanted) {
+                (known, Some(wanted)) => {
+                    let spec = known.and_then(|known| known.spec.as_ref());
+                    if spec != Some(wanted) || presence != Some(Presence::Present) {
+                        let (presence, spec) = (Presence::Present, Some(wanted.clone()));
+                        named.push((On::workload(id), SpecObject::Workload { presence, spec }));
+                    }
+                }
+                (_, None) => {
+                    let now = presence_of(revision.unknown_workloads.contains(id));
+                    if presence != Some(now) {
+                        let object = SpecObject::Workload {
+                            presence: now,
+                            spec: None,
+                        };
+                        gone.push((On::workload(id), object));
+                    }
+                }
             }
         }
-        changes
+        named.append(&mut gone);
+        named
     }
 
     /// Units that would leave: none of them does when they are more than one revision may remove.
@@ -189,10 +186,10 @@ impl Engine {
             .filter_map(|(on, _)| on.workload.as_ref())
             .collect();
         let mut leaving = Vec::new();
-        for (id, workload) in &self.state.workloads {
-            let spec = revision.workloads.get(id).or(workload.spec.as_ref()).filter(|_| {
-                !gone.contains(id) && workload.presence != Some(Presence::Absent) || revision.workloads.contains_key(id)
-            });
+        for (id, workload, wanted) in joined(&self.state.workloads, &revision.workloads) {
+            let Some(workload) = workload else { continue };
+            let kept = workload.spec.as_ref().filter(|_| !gone.contains(id));
+            let spec = wanted.or(kept.filter(|_| workload.presence != Some(Presence::Absent)));
             for (name, _) in workload
                 .units
                 .iter()
@@ -246,4 +243,19 @@ impl Engine {
         };
         self.append(Draft::new(On::default(), because, Body::Source(source)), by)
     }
+}
+
+/// Two maps in one pass, in the order of their keys: nothing is looked up.
+fn joined<'a, K: Ord, A, B>(
+    left: &'a BTreeMap<K, A>,
+    right: &'a BTreeMap<K, B>,
+) -> impl Iterator<Item = (&'a K, Option<&'a A>, Option<&'a B>)> {
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    std::iter::from_fn(move || {
+        let keys = [left.peek().map(|(key, _)| *key), right.peek().map(|(key, _)| *key)];
+        let key = keys.into_iter().flatten().min()?;
+        let in_left = left.next_if(|(at, _)| *at == key).map(|(_, value)| value);
+        let in_right = right.next_if(|(at, _)| *at == key).map(|(_, value)| value);
+        Some((key, in_left, in_right))
+    })
 }

@@ -122,7 +122,22 @@ impl Engine {
                 self.settle_workload(&id, dirt);
             }
         }
-        // Whatever is still dirty is planned with the next input.
+        for id in std::mem::take(&mut self.schedule.dirty).into_keys() {
+            self.stall_rollout(&id, "its plans follow one another without an end".into());
+        }
+    }
+
+    /// Nothing is planned for it before something new happens to it.
+    fn stall_rollout(&mut self, id: &WorkloadId, message: String) {
+        let key = (id.clone(), None);
+        self.schedule.set_wake(&key, None);
+        let stalled = Waiting {
+            on: "stalled".into(),
+            message,
+            since: self.now.t,
+            until: None,
+        };
+        self.schedule.set_waiting(&key, Some(stalled));
     }
 
     fn settle_workload(&mut self, id: &WorkloadId, dirt: Dirt) {
@@ -148,18 +163,7 @@ impl Engine {
     fn settle_rollout(&mut self, id: &WorkloadId) {
         let plan = self.rollout_plan(id);
         if let Err(violation) = self.check_rollout(id, &plan) {
-            let key = (id.clone(), None);
-            let message = format!("the plan checker refused a plan: {violation}");
-            let since = self.now.t;
-            self.schedule.set_wake(&key, None);
-            let stalled = Waiting {
-                on: "stalled".into(),
-                message,
-                since,
-                until: None,
-            };
-            self.schedule.set_waiting(&key, Some(stalled));
-            return;
+            return self.stall_rollout(id, format!("the plan checker refused a plan: {violation}"));
         }
         let changed = !plan.records.is_empty();
         for (digest, bytes) in plan.blobs {

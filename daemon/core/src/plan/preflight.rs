@@ -32,8 +32,8 @@ pub(super) fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> Rollo
         .collect();
     let quarantine = c
         .state
-        .placed(c.workload)
-        .find_map(|(_, target)| c.workload.quarantined(&wish.release_id, target.captured(), spec.attempt));
+        .places(c.workload)
+        .find_map(|place| c.workload.quarantined(&wish.release_id, place.spec.captured(), spec.attempt));
     let (to, reason, message, cause) = match quarantine {
         Some(quarantine) => {
             let message = format!(
@@ -131,7 +131,8 @@ fn ask_targets(
     let mut plan = RolloutPlan::default();
     let mut problems = Vec::new();
     let mut unanswered = Vec::new();
-    for (target, target_spec) in c.state.placed(c.workload) {
+    for place in c.state.places(c.workload) {
+        let (target, target_spec) = (place.target, place.spec);
         let plugin = match c.config.plugin_for(target, &target_spec.plugin) {
             Ok(plugin) => plugin,
             Err(problem) => {

@@ -12,9 +12,12 @@ use holdfast_core::entry::*;
 use holdfast_core::ids::{FULL_SHARE, GenNumber, WorkloadId};
 use holdfast_core::state::{Claim, UnitState, WorkloadState};
 
-/// The plan checker stalls a unit where a planner is wrong.
+/// The plan checker stalls a unit or a rollout where a planner is wrong.
 pub fn check_engine(engine: &Engine) -> Check {
     for (id, workload) in &engine.state().workloads {
+        if let Some(waiting) = engine.waiting(id, None).filter(|waiting| waiting.on == "stalled") {
+            return Err(format!("invariant 8: {id} is stalled: {}", waiting.message));
+        }
         for target in workload.units.keys() {
             if let Some(reason) = engine.unit_facts(id, target).and_then(|facts| facts.stalled.as_ref()) {
                 return Err(format!("invariant 8: {id}@{target} is stalled: {reason}"));
@@ -55,9 +58,9 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
         unit_at_rest(world, daemon, id, target, unit)?;
     }
     excused |= state
-        .placed(workload)
-        .any(|(target, _)| is_excused(world, daemon, id, target));
-    let placed: Vec<_> = state.placed(workload).map(|(target, _)| target.clone()).collect();
+        .places(workload)
+        .any(|place| is_excused(world, daemon, id, place.target));
+    let placed: Vec<_> = state.places(workload).map(|place| place.target.clone()).collect();
     if placed.is_empty() {
         let kept = workload
             .units

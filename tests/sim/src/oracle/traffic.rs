@@ -63,11 +63,7 @@ impl Oracle {
                 let kept = Some(*generation) != unit.current || candidate == Some(*generation);
                 let parked_late = proven && matches!(unit.phase, Some(PhaseName::Shifting | PhaseName::Retiring));
                 let leaving = unit.phase == Some(PhaseName::Leaving);
-                // Nothing has to be available: then rolling may begin with nothing.
-                let rolls_from_nothing = self.facts.workloads.get(id).and_then(|workload| workload.spec.as_ref()).is_some_and(
-                    |spec| matches!(spec.strategy, Strategy::Rolling { max_unavailable, .. } if max_unavailable.down(spec.instances) == spec.instances),
-                );
-                if recreates || kept || parked_late || leaving || rolls_from_nothing {
+                if recreates || kept || parked_late || leaving || self.needs_nothing_available(id) {
                     Ok(())
                 } else {
                     Err(format!(
@@ -77,6 +73,14 @@ impl Oracle {
             }
             Verb::Launch { .. } | Verb::Scale { .. } | Verb::Run { .. } => Ok(()),
         }
+    }
+
+    /// A manifest by which all instances may be unavailable while they are replaced: `rolling` is then as `recreate`.
+    fn needs_nothing_available(&self, id: &holdfast_core::ids::WorkloadId) -> bool {
+        let spec = self.facts.workloads.get(id).and_then(|workload| workload.spec.as_ref());
+        spec.is_some_and(|spec| {
+            matches!(spec.strategy, Strategy::Rolling { max_unavailable, .. } if max_unavailable.down(spec.instances) == spec.instances)
+        })
     }
 
     pub(super) fn strategy(&self, id: &holdfast_core::ids::WorkloadId) -> Option<&Strategy> {
@@ -141,7 +145,7 @@ impl Oracle {
         let first = unit.is_some_and(|unit| unit.current.is_none());
         // Traffic to something that does not answer right now may still be a way back to what served before.
         let back = phase == Some(PhaseName::Undoing);
-        if leaving || recreates || first || back {
+        if leaving || recreates || first || back || self.needs_nothing_available(&call.workload) {
             return Ok(());
         }
         let warming = matches!(&call.verb, Verb::Route { .. });
