@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::spec::{TargetSpec, WorkloadSpec};
+use std::cmp::Ordering;
 
 /// People of one revision that are written down; more than that is no review.
 const CONTRIBUTORS_MAX: usize = 100;
@@ -172,24 +173,20 @@ impl Engine {
 
     /// Units that would leave: none of them does when they are more than one revision may remove.
     fn held_removals(&self, revision: &Revision, changes: &[(On, SpecObject)]) -> Vec<crate::ids::UnitId> {
-        let gone: BTreeSet<&WorkloadId> = changes
+        // What a workload changes to; none: it goes.
+        let changed: BTreeMap<&WorkloadId, Option<&WorkloadSpec>> = changes
             .iter()
-            .filter(|(_, object)| {
-                matches!(
-                    object,
-                    SpecObject::Workload {
-                        presence: Presence::Absent,
-                        ..
-                    }
-                )
+            .filter_map(|(on, object)| match object {
+                SpecObject::Workload { presence, spec } if *presence != Presence::Unknown => {
+                    Some((on.workload.as_ref()?, spec.as_ref()))
+                }
+                _ => None,
             })
-            .filter_map(|(on, _)| on.workload.as_ref())
             .collect();
         let mut leaving = Vec::new();
-        for (id, workload, wanted) in joined(&self.state.workloads, &revision.workloads) {
-            let Some(workload) = workload else { continue };
-            let kept = workload.spec.as_ref().filter(|_| !gone.contains(id));
-            let spec = wanted.or(kept.filter(|_| workload.presence != Some(Presence::Absent)));
+        for (id, workload) in &self.state.workloads {
+            let known = || workload.spec.as_ref().filter(|_| workload.presence != Some(Presence::Absent));
+            let spec = changed.get(id).copied().unwrap_or_else(known);
             for (name, _) in workload
                 .units
                 .iter()
@@ -252,10 +249,14 @@ fn joined<'a, K: Ord, A, B>(
 ) -> impl Iterator<Item = (&'a K, Option<&'a A>, Option<&'a B>)> {
     let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
     std::iter::from_fn(move || {
-        let keys = [left.peek().map(|(key, _)| *key), right.peek().map(|(key, _)| *key)];
-        let key = keys.into_iter().flatten().min()?;
-        let in_left = left.next_if(|(at, _)| *at == key).map(|(_, value)| value);
-        let in_right = right.next_if(|(at, _)| *at == key).map(|(_, value)| value);
-        Some((key, in_left, in_right))
+        let order = match (left.peek(), right.peek()) {
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let in_left = if order.is_le() { left.next() } else { None };
+        let in_right = if order.is_ge() { right.next() } else { None };
+        let key = in_left.map(|(key, _)| key).or(in_right.map(|(key, _)| key))?;
+        Some((key, in_left.map(|(_, value)| value), in_right.map(|(_, value)| value)))
     })
 }
