@@ -136,7 +136,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     (
         "witness",
-        &["holdfast witness --dir witness --key witness.key --log holdfast.example.com/prod+1f2e3d4c+AZ2b..."],
+        &["holdfast witness --dir witness --key witness.key --log-key holdfast.example.com/prod+1f2e3d4c+AZ2b..."],
     ),
     (
         "audit digest",

@@ -30,7 +30,7 @@ pub struct WitnessArgs {
     #[arg(long, default_value = "127.0.0.1:7610")]
     listen: SocketAddr,
     /// Verifier key of a log that it cosigns, as `holdfast ledger key show` prints it
-    #[arg(long = "log", value_name = "VKEY", required = true)]
+    #[arg(long = "log-key", value_name = "VKEY", required = true)]
     logs: Vec<VerifierKey>,
     #[command(flatten)]
     logging: LogArgs,

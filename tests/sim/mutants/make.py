@@ -63,13 +63,13 @@ MUTANTS = {
     "admits-the-quarantined": [
         (
             "plan/rollout.rs",
-            "        if c.workload.quarantined(&request.release, &values, request.attempt).is_some() {\n            continue;\n        }\n",
+            "        if is_quarantined(c, place, &request.release, request) {\n            continue;\n        }\n",
             "",
         ),
         (
             "plan/rollout.rs",
-            "has_failed(c, target, request) || is_kept_out(c, target, spec, request))",
-            "has_failed(c, target, request) || false && is_kept_out(c, target, spec, request))",
+            "has_failed(place, request) || is_kept_out(c, place, request))",
+            "has_failed(place, request) || false && is_kept_out(c, place, request))",
         ),
     ],
     "outage-is-bad": [

@@ -33,8 +33,8 @@ pub(super) fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> Rollo
     let known_bad = c.workload.quarantine.get(&wish.release_id);
     let everywhere = known_bad.and_then(|all| all.iter().find(|q| q.values.is_none() && q.attempt >= spec.attempt));
     let quarantine = everywhere.or_else(|| {
-        let mut placed = c.state.placed(c.workload);
-        placed.find_map(|(_, target)| c.workload.quarantined(&wish.release_id, target.captured(), spec.attempt))
+        let mut places = c.state.places(c.workload);
+        places.find_map(|place| c.workload.quarantined(&wish.release_id, place.spec.captured(), spec.attempt))
     });
     let (to, reason, message, cause) = match quarantine {
         Some(quarantine) => {
@@ -133,7 +133,8 @@ fn ask_targets(
     let mut plan = RolloutPlan::default();
     let mut problems = Vec::new();
     let mut unanswered = Vec::new();
-    for (target, target_spec) in c.state.placed(c.workload) {
+    for place in c.state.places(c.workload) {
+        let (target, target_spec) = (place.target, place.spec);
         let plugin = match c.config.plugin_for(target, &target_spec.plugin) {
             Ok(plugin) => plugin,
             Err(problem) => {

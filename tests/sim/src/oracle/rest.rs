@@ -59,9 +59,9 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
         unit_at_rest(world, daemon, id, target, unit)?;
     }
     excused |= state
-        .placed(workload)
-        .any(|(target, _)| is_excused(world, daemon, id, target));
-    let placed: Vec<_> = state.placed(workload).map(|(target, _)| target.clone()).collect();
+        .places(workload)
+        .any(|place| is_excused(world, daemon, id, place.target));
+    let placed: Vec<_> = state.places(workload).map(|place| place.target.clone()).collect();
     if placed.is_empty() {
         let kept = workload
             .units

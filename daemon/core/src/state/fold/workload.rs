@@ -7,7 +7,6 @@ use crate::state::{
     WorkloadState, job_key,
 };
 use crate::target::{FaultClass, Verb};
-use std::collections::BTreeSet;
 
 /// Releases that stay eligible for a way back, newest last.
 const PROVEN_KEPT: usize = 16;
@@ -268,18 +267,11 @@ impl WorkloadState {
 
     /// A release is remembered while something runs it, wants it, or may go back to it.
     fn forget_unused_releases(&mut self) {
-        let mut used: BTreeSet<&ReleaseId> = self.proven.iter().collect();
-        used.extend(self.request.iter().map(|request| &request.release));
-        for unit in self.units.values() {
-            used.extend(unit.generations.values().map(|generation| &generation.release));
-            used.extend(unit.last.iter().map(|last| &last.release));
-        }
-        let unused: Vec<_> = self
-            .releases
-            .keys()
-            .filter(|release| !used.contains(release))
-            .cloned()
-            .collect();
+        let is_used = |release: &ReleaseId| {
+            let wanted = self.request.as_ref().is_some_and(|request| request.release == *release);
+            wanted || self.proven.contains(release) || self.units.values().any(|unit| unit.knows(release))
+        };
+        let unused: Vec<ReleaseId> = self.releases.keys().filter(|release| !is_used(release)).cloned().collect();
         for release in unused {
             self.releases.remove(&release);
         }
