@@ -2,7 +2,7 @@
 
 use super::{WorkloadView, awaited_step};
 use crate::entry::{PhaseName, RolloutState};
-use crate::state::{JobOutcome, Request, State, WorkloadState};
+use crate::state::{JobState, Request, State, WorkloadState};
 
 /// Of what is not one workload's.
 pub(super) fn of_all(state: &State) -> Vec<String> {
@@ -26,7 +26,7 @@ pub(super) fn of_workload(name: &str, workload: &WorkloadState) -> Vec<String> {
         of_request(name, workload, request, &mut exits);
     }
     let jobs = workload.jobs.values().flat_map(|jobs| jobs.values());
-    if jobs.into_iter().any(|job| job.outcome == JobOutcome::Lost) {
+    if jobs.into_iter().any(JobState::is_lost) {
         add(&mut exits, format!("holdfast retry {name}"));
     }
     if workload.units.values().any(|unit| unit.held) {
