@@ -63,13 +63,13 @@ MUTANTS = {
     "admits-the-quarantined": [
         (
             "plan/rollout.rs",
-            "        if c.workload.quarantined(&request.release, &values, request.attempt).is_some() {\n            continue;\n        }\n",
+            "        if c.workload.quarantined(&request.release, values, request.attempt).is_some() {\n            continue;\n        }\n",
             "",
         ),
         (
             "plan/rollout.rs",
-            "has_failed(c, target, request) || is_kept_out(c, target, spec, request))",
-            "has_failed(c, target, request) || false && is_kept_out(c, target, spec, request))",
+            "has_failed(c, target, spec, request) || is_kept_out(c, target, spec, request))",
+            "has_failed(c, target, spec, request) || false && is_kept_out(c, target, spec, request))",
         ),
     ],
     "outage-is-bad": [
@@ -97,7 +97,7 @@ MUTANTS = {
             "            Some((JobOutcome::Done, _)) => continue,\n",
             "            Some((JobOutcome::Done, known)) if known.target == *c.target => continue,\n            Some((JobOutcome::Done, _)) => c.act(run(1)),\n",
         ),
-        ("check.rs", "            JobOutcome::Done | JobOutcome::Running => true,\n            JobOutcome::Failed => false,\n", "            JobOutcome::Running => true,\n            JobOutcome::Failed | JobOutcome::Done => false,\n"),
+        ("check.rs", "        JobOutcome::Done | JobOutcome::Running => true,\n        JobOutcome::Failed => false,\n", "        JobOutcome::Running => true,\n        JobOutcome::Failed | JobOutcome::Done => false,\n"),
     ],
     "lost-job-under-its-old-name": [
         ("plan/unit/jobs.rs", "(known.run.max(1) + 1..).find(", "(known.run.max(1)..).find("),
