@@ -341,6 +341,7 @@ impl Operator {
             tag_poll_ms: self.tag_poll.max(100),
             removals_per_revision: self.limits.removals_per_revision,
             removal_grace_ms: self.limits.removal_grace,
+            call_deadline_ms: self.limits.call_deadline_ms,
             heals_per_hour: self.limits.heals_per_hour,
             settle_ms: self.select.settle,
             way_back_required: self.way_back == WayBack::Required,

@@ -509,6 +509,8 @@ fn each_rule_broken_once() {
                 target: "t".into(),
                 seq: 4,
                 attempt: 1,
+                run: 1,
+                again: false,
                 t: 0,
                 message: String::new(),
             };
@@ -562,6 +564,7 @@ fn run(job: &str, hook: Hook) -> UnitPlan {
         job: job.into(),
         hook,
         scope: JobScope::Target,
+        run: 1,
     })
 }
 

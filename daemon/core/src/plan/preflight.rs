@@ -17,6 +17,10 @@ const PULLABLE_FRESH_MS: Millis = 300_000;
 /// A way back that could not be pulled is asked for again after so long.
 const PULLABLE_AGAIN_MS: Millis = 60_000;
 
+/// Reason of a refusal: the placement matches no target.
+pub(super) const NOT_PLACED: &str = "placement";
+pub(super) const NOWHERE: &str = "no target matches its placement; nothing runs";
+
 /// Opens the wish, refuses it, or says what it waits on.
 pub(super) fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
     if let Some(plan) = held_back(c, spec)
@@ -45,6 +49,7 @@ pub(super) fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> Rollo
             );
             (RolloutState::Refused, "quarantined", message, Some(quarantine.seq))
         }
+        None if c.state.places(c.workload).next().is_none() => (RolloutState::Refused, NOT_PLACED, NOWHERE.to_owned(), None),
         None => match ask_targets(c, spec, &wish.release, &sources) {
             Err(asking) => return asking,
             Ok(problems) if !problems.is_empty() => (RolloutState::Refused, "check", problems.join("; "), None),
@@ -103,6 +108,9 @@ pub(super) fn check_again(c: &RolloutContext, spec: &WorkloadSpec, request: &Req
     let release = Release::from_spec(spec, &known.artifacts);
     // The manifest says something else by now: that is a wish of its own.
     if release.id() != request.release {
+        return RolloutPlan::default();
+    }
+    if c.state.places(c.workload).next().is_none() {
         return RolloutPlan::default();
     }
     match ask_targets(c, spec, &Arc::new(release), &known.sources) {

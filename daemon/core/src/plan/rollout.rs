@@ -240,7 +240,9 @@ pub(super) fn ask_pin(c: &RolloutContext, reference: &str, plan: &mut RolloutPla
 /// The present request: admit units by wave, halt, finish.
 fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> RolloutPlan {
     match request.state {
-        RolloutState::Refused if request.reason == "check" => return preflight::check_again(c, spec, request),
+        RolloutState::Refused if matches!(request.reason.as_str(), "check" | preflight::NOT_PLACED) => {
+            return preflight::check_again(c, spec, request);
+        }
         RolloutState::Succeeded => return catch_up(c, spec, request),
         RolloutState::Refused | RolloutState::Aborted | RolloutState::Superseded => return admit_new(c, spec, request),
         RolloutState::Aborting => return go_back(c, request),
@@ -260,7 +262,8 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
         return halt(c, spec, request, &failed);
     }
     if places.is_empty() {
-        return waiting("placement", "no target matches; nothing runs".into(), request.since);
+        let message = preflight::NOWHERE.to_owned();
+        return record(change(c, request, RolloutState::Refused, preflight::NOT_PLACED, message));
     }
     if request.paused {
         return waiting(

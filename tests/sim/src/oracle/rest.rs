@@ -173,7 +173,7 @@ fn is_excused(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str) -> 
 fn asked(workload: &WorkloadState, daemon: &Daemon, id: &WorkloadId) -> bool {
     workload.units.keys().any(|target| {
         let waiting = daemon.engine.waiting(id, Some(target));
-        waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "approval" | "decision" | "job-lost" | "room"))
+        waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "approval" | "decision" | "room"))
     })
 }
 
@@ -182,8 +182,7 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
     let room = world.scenario.places[target].room.is_some();
     let refused = matches!(unit.last_fault, Some((FaultClass::Exhausted, _)));
     let no_room = room && (refused || waiting.is_some_and(|waiting| waiting.on == "room"));
-    let guarded =
-        waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heal-guard" | "approval" | "decision" | "job-lost"));
+    let guarded = waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heal-guard" | "approval" | "decision"));
     let held = world.sites[target].of(id.as_str());
     if (unit.intent.is_some() || unit.attempt.is_some()) && !no_room && !guarded {
         return Err(format!(

@@ -59,10 +59,10 @@ impl WorkloadState {
         }
     }
 
-    /// A person wants it tried again: lost jobs count as not begun, and back-off begins anew.
+    /// A person wants it tried again: also lost jobs, and back-off begins anew.
     fn retry(&mut self) {
-        for jobs in self.jobs.values_mut() {
-            jobs.retain(|_, job| job.outcome != JobOutcome::Lost);
+        for job in self.jobs.values_mut().flat_map(|jobs| jobs.values_mut()) {
+            job.again = job.outcome == JobOutcome::Lost;
         }
         for unit in self.units.values_mut() {
             unit.faults = 0;
@@ -141,6 +141,7 @@ impl WorkloadState {
             job,
             hook,
             scope,
+            run,
         } = verb
         else {
             return;
@@ -158,6 +159,8 @@ impl WorkloadState {
                     target: target.clone(),
                     seq: entry.seq,
                     attempt,
+                    run: *run,
+                    again: false,
                     t: entry.t,
                     message: String::new(),
                 };
@@ -169,12 +172,16 @@ impl WorkloadState {
                     Some(FaultClass::Failed) => JobOutcome::Failed,
                     Some(FaultClass::Absent) => JobOutcome::Lost,
                     // Refused before it began.
-                    Some(_) => {
+                    Some(_) if *run <= 1 => {
                         jobs.remove(&key);
                         return;
                     }
+                    Some(_) => JobOutcome::Lost,
                 };
                 if let Some(state) = jobs.get_mut(&key) {
+                    state.again = outcome
+                        .class
+                        .is_some_and(|class| !matches!(class, FaultClass::Failed | FaultClass::Absent));
                     state.outcome = ended;
                     state.t = entry.t;
                     state.message = outcome.message.chars().take(500).collect();
