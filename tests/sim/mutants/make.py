@@ -105,7 +105,7 @@ MUTANTS = {
     ],
     "freeze-ignored": [
         ("plan/rollout.rs", "    if let Some(frozen) = &c.workload.frozen {\n", "    if let Some(frozen) = c.workload.frozen.as_ref().filter(|_| false) {\n"),
-        ("plan/rollout.rs", "    if let Some(frozen) = frozen {\n        return wait(", "    if let Some(frozen) = frozen.filter(|_| false) {\n        return wait("),
+        ("plan/rollout.rs", "    if let Some(frozen) = &place.state.frozen {\n", "    if let Some(frozen) = place.state.frozen.as_ref().filter(|_| false) {\n"),
         ("check.rs", "    if held || !is_placed(state, workload, name) {\n", "    if !is_placed(state, workload, name) && held {\n"),
         ("check.rs", '            if held && change.reason == "requested" {\n', '            if held && change.reason.is_empty() {\n'),
     ],
