@@ -113,6 +113,12 @@ fn others_verify_the_ledger_and_an_old_copy_is_found_out() {
     lab.command(&["ledger", "backup", "backup"]);
     let commit = lab.commit(&[("shop.yaml", &shop("1.1.0", "100ms").text())]);
     lab.command(&["status", "--wait", &commit]);
+    let deployed = lab.entries().len();
+    until("the witness has seen it", || {
+        let checkpoint = &lab.cli(&verify).json()["checkpoint"];
+        let seen = checkpoint["cosigned"].as_array()?.len() == 1 && checkpoint["size"].as_u64()? >= deployed as u64;
+        seen.then_some(())
+    });
     lab.signal_daemon(Signal::TERM);
     assert!(lab.ended().success());
     let size = lab.entries().len();

@@ -125,8 +125,8 @@ struct Witness {
 
 enum Asked {
     Cosigned(Signature),
-    /// It has cosigned so many entries.
-    AheadOfUs(u64),
+    /// It has seen more of this log than there is, or another history of it.
+    KnowsBetter(String),
     Not(String),
 }
 
@@ -152,8 +152,19 @@ impl Witness {
                     self.last_size = size;
                     return Asked::Cosigned(signature);
                 }
-                Ok(Outcome::OtherSize(other)) if other > log.size() => return Asked::AheadOfUs(other),
+                Ok(Outcome::OtherSize(other)) if other > log.size() => {
+                    return Asked::KnowsBetter(format!(
+                        "has cosigned {other} entries of this log, and {} are here",
+                        log.size()
+                    ));
+                }
                 Ok(Outcome::OtherSize(other)) => self.last_size = other,
+                Ok(Outcome::Refused {
+                    status: 409 | 422,
+                    message,
+                }) => {
+                    return Asked::KnowsBetter(format!("has cosigned another history of this log: {message}"));
+                }
                 Ok(Outcome::Refused { status, message }) => return Asked::Not(format!("it answered {status}: {message}")),
             }
         }
@@ -242,7 +253,7 @@ impl Cosigning {
     async fn round(&self, witnesses: &mut [Witness], signed: &SignedCheckpoint) -> Option<bool> {
         let size = signed.checkpoint.size;
         let answers = join_all(witnesses.iter_mut().map(|witness| witness.ask(&self.log, signed))).await;
-        let mut cosignatures = Vec::new();
+        let (mut cosignatures, mut warnings) = (Vec::new(), Vec::new());
         for (witness, answer) in witnesses.iter_mut().zip(answers) {
             match answer {
                 Asked::Cosigned(signature) => {
@@ -250,16 +261,17 @@ impl Cosigning {
                     cosignatures.push(signature);
                 }
                 Asked::Not(why) => witness.say(Some(why)),
-                Asked::AheadOfUs(seen) => {
-                    let message = format!(
-                        "witness {} has cosigned {seen} entries of this log, and {} are here: this is an old copy of the ledger",
-                        witness.key.name(),
-                        self.log.size()
-                    );
-                    let _ = self.events.send(Event::LedgerFailed(message));
-                    return None;
+                Asked::KnowsBetter(why) => {
+                    warnings.push(format!("witness {} {why}", witness.key.name()));
+                    witness.say(Some(why));
                 }
             }
+        }
+        // As many as are believed when they cosign: a single one of several may lie.
+        if !warnings.is_empty() && warnings.len() >= self.policy.needed().max(1) {
+            let message = format!("{}: this is an old copy of the ledger", warnings.join("; "));
+            let _ = self.events.send(Event::LedgerFailed(message));
+            return None;
         }
         let mut note = signed.note.clone();
         cosignatures.iter().for_each(|signature| note.add(signature.clone()));
