@@ -118,9 +118,10 @@ MUTANTS = {
             "self.state.fence(self.size_at_boot.max(intended.map_or(0, |seq| seq + 1)))",
             "self.state.fence(self.state.size.max(self.size_at_boot).max(intended.map_or(0, |seq| seq + 1)))",
         ),
+        ("engine/events.rs", "    of_generations.chain(of_routes).fold(page.high_fence, u64::max)", "    of_generations.chain(of_routes).fold(page.high_fence, |known, _| known)"),
     ],
     "one-look-of-new-instances": [
-        ("plan/unit/rolling.rs", "    since.is_some_and(|since| c.looked_since()", "    since.is_some() || since.is_some_and(|since| c.looked_since()"),
+        ("plan/unit/rolling.rs", "    since.is_some_and(|since| c.looked_since()", "    c.now > 0 || since.is_some_and(|since| c.looked_since()"),
     ],
     "probe-of-a-target-that-is-away": [
         ("engine/events.rs", "(!away && probe.t >= look.asked_t)", "(!away || probe.t <= look.t)"),

@@ -181,9 +181,12 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
     let waiting = daemon.engine.waiting(id, Some(&target.to_owned()));
     let room = world.scenario.places[target].room.is_some();
     let refused = matches!(unit.last_fault, Some((FaultClass::Exhausted, _)));
-    let no_room = room && (refused || waiting.is_some_and(|waiting| waiting.on == "room"));
-    let guarded = waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heal-guard" | "approval" | "decision"));
     let held = world.sites[target].of(id.as_str());
+    // On the way back the candidate makes room before anybody else has to.
+    let candidate = unit.attempt.as_ref().filter(|_| unit.phase == PhaseName::Undoing);
+    let gave_way = candidate.is_none_or(|attempt| !held.generations.contains_key(&attempt.generation));
+    let no_room = room && gave_way && (refused || waiting.is_some_and(|waiting| waiting.on == "room"));
+    let guarded = waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heal-guard" | "approval" | "decision"));
     if (unit.intent.is_some() || unit.attempt.is_some()) && !no_room && !guarded {
         return Err(format!(
             "{target} did not come to rest: {:?}, waiting on {waiting:?}",
