@@ -109,6 +109,19 @@ fn others_verify_the_ledger_and_an_old_copy_is_found_out() {
     let other = ["ledger", "check", "evidence/3.json", "--key", &witness_key];
     assert_ne!(lab.cli(&other).code, 0, "another key proves nothing");
 
+    lab.command(&["audit", "workload", "shop", "--proof", "answer"]);
+    let proofs = std::fs::read_dir(lab.path("answer")).unwrap().count();
+    assert!(proofs >= 20, "{proofs}");
+    let began = std::fs::read_dir(lab.path("answer"))
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    for entry in began.filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
+        lab.command(&["ledger", "check", entry.to_str().unwrap(), "--key", &key]);
+    }
+
+    let envelope = lab.cli(&["audit", "attest", "shop@site-a"]).json();
+    assert_eq!(envelope["signatures"][0]["keyid"], key);
+
     // A backup at work, then more happens, then the machine is lost.
     lab.command(&["ledger", "backup", "backup"]);
     let commit = lab.commit(&[("shop.yaml", &shop("1.1.0", "100ms").text())]);

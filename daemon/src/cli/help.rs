@@ -145,7 +145,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "holdfast audit digest 9f86d081884c --json",
         ],
     ),
-    ("audit target", &["holdfast audit target site-a"]),
+    (
+        "audit target",
+        &[
+            "holdfast audit target site-a",
+            "holdfast audit target site-a --proof evidence",
+        ],
+    ),
     (
         "audit workload",
         &[
@@ -160,6 +166,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "holdfast audit tags registry.example.com/shop:1.4 --from 2026-11-01 --to 2026-12-01",
         ],
     ),
+    ("audit attest", &["holdfast audit attest shop@site-a > deploy.dsse.json"]),
     (
         "audit drift",
         &["holdfast audit drift", "holdfast audit drift --target site-a --all"],
