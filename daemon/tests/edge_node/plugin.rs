@@ -2,7 +2,7 @@
 
 use crate::site::{HOST, Site, until};
 use holdfast::{builtin, operator};
-use holdfast_core::target::{Artifact, CallContext, FaultClass, Generation, Progress, RouteEntry};
+use holdfast_core::target::{Artifact, CallContext, FaultClass, FileBody, Generation, Progress, RouteEntry, Secret};
 use holdfast_host::{Binding, CallFailure, CallOptions, CallReport, Limits, Plugin, PluginHost};
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +100,22 @@ fn jobs_room_diff_and_parking_through_the_plugin() {
     });
     let places: Vec<String> = problems.unwrap().into_iter().map(|problem| problem.at).collect();
     assert_eq!(places, ["/template/path", "/template/timeout"]);
+    let wanting = Generation {
+        files: vec![FileBody {
+            path: "app.toml".into(),
+            body: Vec::new(),
+        }],
+        secrets: vec![Secret {
+            name: "db".into(),
+            version: "7".into(),
+            marker: "m".into(),
+            marker_base64: "b".into(),
+        }],
+        ..subject.clone()
+    };
+    let report = driver.call(0, async |plugin, options| plugin.check(options, &wanting).await);
+    let places: Vec<String> = report.unwrap().problems.into_iter().map(|problem| problem.at).collect();
+    assert_eq!(places, ["/files", "/secrets"], "nothing is left out in silence");
 
     assert_eq!(
         driver

@@ -66,8 +66,14 @@ impl Target for Edge {
         }
         if !subject.files.is_empty() {
             problems.push(problem(
-                "/template",
+                "/files",
                 "an edge bundle carries its own files; config.files has no place here".into(),
+            ));
+        }
+        if !subject.secrets.is_empty() {
+            problems.push(problem(
+                "/secrets",
+                "an edge bundle has no way to a secret: it is given neither environment nor files".into(),
             ));
         }
         let abilities = Abilities {

@@ -44,7 +44,8 @@ impl Places {
             .map_or(String::new(), |written| written.suffix(pointer))
     }
 
-    /// As a plugin points at what it was given: `/config` and `/values` are the target's, all else the workload's.
+    /// As a plugin points at what it was given: `/config` and `/values` are the target's, all else the workload's, where
+    /// `/files` is called `config.files`.
     pub fn suffix_of_check(&self, workload: &WorkloadId, target: &TargetName, pointer: &str) -> String {
         if pointer.starts_with("/config") || pointer.starts_with("/values") {
             return self
@@ -52,6 +53,9 @@ impl Places {
                 .get(target)
                 .map_or(String::new(), |written| written.suffix(pointer));
         }
-        self.suffix(workload, pointer)
+        match pointer.strip_prefix("/files") {
+            Some(rest) => self.suffix(workload, &format!("/config/files{rest}")),
+            None => self.suffix(workload, pointer),
+        }
     }
 }
