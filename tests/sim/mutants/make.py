@@ -99,10 +99,6 @@ MUTANTS = {
         ),
         ("check.rs", "        JobOutcome::Done | JobOutcome::Running => true,\n        JobOutcome::Failed => false,\n", "        JobOutcome::Running => true,\n        JobOutcome::Failed | JobOutcome::Done => false,\n"),
     ],
-    "lost-job-under-its-old-name": [
-        ("plan/unit/jobs.rs", "(known.run.max(1) + 1..).find(", "(known.run.max(1)..).find("),
-        ("plan/unit/jobs.rs", "other.name == run_name(&job.name, number)", "other.name != job.name && other.name == run_name(&job.name, number)"),
-    ],
     "freeze-ignored": [
         ("plan/rollout.rs", "    if let Some(frozen) = &c.workload.frozen {\n", "    if let Some(frozen) = c.workload.frozen.as_ref().filter(|_| false) {\n"),
         ("plan/rollout.rs", "    if let Some(frozen) = &place.state.frozen {\n", "    if let Some(frozen) = place.state.frozen.as_ref().filter(|_| false) {\n"),
@@ -112,25 +108,8 @@ MUTANTS = {
     "stale-call-not-waited-out": [
         ("engine/events.rs", "        if !guarded {\n", "        if !guarded && self.config.call_deadline_ms == 0 {\n"),
     ],
-    "claim-by-the-own-head": [
-        (
-            "engine/events.rs",
-            "self.state.fence(self.size_at_boot.max(intended.map_or(0, |seq| seq + 1)))",
-            "self.state.fence(self.state.size.max(self.size_at_boot).max(intended.map_or(0, |seq| seq + 1)))",
-        ),
-        ("engine/events.rs", "    of_generations.chain(of_routes).fold(page.high_fence, u64::max)", "    of_generations.chain(of_routes).fold(page.high_fence, |known, _| known)"),
-    ],
-    "one-look-of-new-instances": [
-        ("plan/unit/rolling.rs", "    since.is_some_and(|since| c.looked_since()", "    c.now > 0 || since.is_some_and(|since| c.looked_since()"),
-    ],
-    "probe-of-a-target-that-is-away": [
-        ("engine/events.rs", "(!away && probe.t >= look.asked_t)", "(!away || probe.t <= look.t)"),
-    ],
     "time-out-before-the-launch": [
         ("state/fold/unit.rs", "(attempt.launched, attempt.launch_t) = (true, entry.t);", "attempt.launched = true;"),
-    ],
-    "candidate-keeps-the-room": [
-        ("plan/unit/back.rs", "        if (!can.overlap || no_room) && candidate.is_some() {\n", "        if (!can.overlap || no_room && !can.overlap) && candidate.is_some() {\n"),
     ],
     "way-back-for-everybody": [
         ("plan/unit/mod.rs", "    attempt.old.is_none() || attempt.heal ||", "    attempt.old.is_none() || true ||"),
