@@ -24,6 +24,7 @@ fn report(what: &str, mut took_us: Vec<f64>) {
     );
 }
 
+#[allow(clippy::disallowed_methods, reason = "measures real time")]
 fn main() {
     let site = Site::start();
     site.launch(1, 10, "r1", "1.0.0");
