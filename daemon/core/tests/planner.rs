@@ -622,3 +622,24 @@ fn heals_are_limited() {
     world.run(HOUR_MS);
     world.assert_serves(1);
 }
+
+#[test]
+fn a_placement_that_matches_nothing_is_refused_until_it_matches() {
+    let mut world = Harness::new(1, Abilities::default());
+    let elsewhere = Targets::MatchLabels([("zone".to_owned(), "north".to_owned())].into());
+    let nowhere = WorkloadSpec {
+        placement: elsewhere.into(),
+        ..spec(Strategy::BlueGreen { bake_ms: 0 }, 1)
+    };
+    world.commit(1, Some(nowhere));
+    world.run(HOUR_MS);
+    let request = world.engine.state().workloads[&id()].request.clone().unwrap();
+    assert_eq!(
+        (request.state, request.reason.as_str(), request.message.as_str()),
+        (RolloutState::Refused, "placement", "no target matches its placement; nothing runs")
+    );
+    assert!(world.calls.is_empty());
+    world.commit(1, Some(spec(Strategy::BlueGreen { bake_ms: 0 }, 1)));
+    world.run(HOUR_MS);
+    world.assert_serves(1);
+}
