@@ -15,7 +15,7 @@ use crate::tlog::checkpoint::{Checkpoint, CheckpointError};
 use crate::tlog::note::{KeyKind, Note, NoteError, VerifierKey};
 use crate::tlog::publish::checkpoint_file;
 use crate::tlog::rotation::{self, Rotation};
-use crate::tlog::tile::{Builder, Tile};
+use crate::tlog::tile::{self, Builder, Tile};
 use crate::tlog::witness::Policy;
 use crate::walk::{Place, Step, Stop, has_commit_beyond, walk_segment};
 use holdfast_core::entry::Entry;
@@ -387,10 +387,12 @@ impl<D: Disk> TileCheck<D> {
         let mut compare = |tile: Tile, expected: &[u8]| {
             let entries = tile.entries();
             let of = format!("of entries {} to {}", entries.start, entries.end - 1);
-            match disk.read(&tile.file()) {
+            match tile::read(disk, &tile) {
                 Ok(Some(found)) if found == expected => *good += 1,
-                Ok(Some(_)) => findings.push(("tile-damaged", tile, format!("the tile {of} is not what the log makes it"))),
-                Ok(None) => findings.push(("tile-missing", tile, format!("the tile {of} is missing"))),
+                Ok(None) if !disk.len(&tile.file()).is_ok_and(|length| length.is_some()) => {
+                    findings.push(("tile-missing", tile, format!("the tile {of} is missing")));
+                }
+                Ok(_) => findings.push(("tile-damaged", tile, format!("the tile {of} is not what the log makes it"))),
                 Err(error) => findings.push(("tile-damaged", tile, format!("the tile {of} cannot be read: {error}"))),
             }
             Ok::<(), std::convert::Infallible>(())
