@@ -37,12 +37,12 @@ pub fn verify_published(read: impl Fn(&str) -> io::Result<Option<Vec<u8>>>, trus
             verify_entry(payload, builder.size(), &path, at, &mut entries);
             at += payload.len() as u64 + 2;
             builder.push(payload, leaf_hash(payload), |tile, content| {
-                compare(&read_tile, tile, content, &mut report)
+                compare(read_tile, tile, content, &mut report)
             })?;
             claim::settle(&mut claims, builder.size(), builder.root());
         }
     }
-    builder.partials(|tile, content| compare(&read_tile, tile, content, &mut report))?;
+    builder.partials(|tile, content| compare(read_tile, tile, content, &mut report))?;
     report.entries = builder.size();
     report.root = hex(&builder.root());
     judge_checkpoint(checkpoint, "checkpoint", &note, trust, &entries.keys, &mut report);
