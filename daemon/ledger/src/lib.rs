@@ -33,5 +33,5 @@ pub use sim_disk::SimDisk;
 pub use state::{load_state, state_bytes};
 pub use store::{Batch, BootReport, Committed, Ledger, LedgerError};
 pub use tlog::Publisher;
-pub use verify::{Finding, Trust, VerifyReport, verify, verify_on};
+pub use verify::{Finding, Trust, VerifyReport, verify, verify_on, verify_published};
 pub use writer::Writer;

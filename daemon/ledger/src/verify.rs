@@ -1,6 +1,10 @@
 //! The offline verifier: every frame, every root, every entry's form and order, every blob and tile, the head, the snapshots
 //! and the published checkpoint. It cuts nothing, and names the first damaged entry and what is still provable. It reads in pieces.
 
+mod published;
+
+pub use published::verify_published;
+
 use crate::blobs::{self, BlobError};
 use crate::boot::{self, Loss};
 use crate::claim::{self, Claim, Source};
@@ -15,7 +19,7 @@ use crate::tlog::checkpoint::{Checkpoint, CheckpointError};
 use crate::tlog::note::{KeyKind, Note, NoteError, VerifierKey};
 use crate::tlog::publish::checkpoint_file;
 use crate::tlog::rotation::{self, Rotation};
-use crate::tlog::tile::{Builder, Tile};
+use crate::tlog::tile::{self, Builder, Tile};
 use crate::tlog::witness::Policy;
 use crate::walk::{Place, Step, Stop, has_commit_beyond, walk_segment};
 use holdfast_core::entry::Entry;
@@ -160,30 +164,26 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
     read_from(trust, &mut claims, &mut report);
     claim::settle(&mut claims, 0, empty_root());
     report.acknowledged = claims.iter().map(|claim| claim.size).max().unwrap_or(0);
-    let mut entries = Entries {
-        last_t: 0,
-        named: BTreeMap::new(),
+    let mut entries = Entries::new(trust);
+    let mut tiles = TileCheck {
+        disk: disk.clone(),
+        size: published.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
+        builder: Builder::default(),
+        good: 0,
         findings: Vec::new(),
-        keys: trust.keys.iter().map(|key| (key.clone(), None)).collect(),
-        tiles: TileCheck {
-            disk: disk.clone(),
-            size: published.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
-            builder: Builder::default(),
-            good: 0,
-            findings: Vec::new(),
-        },
     };
     let mut frontier = Frontier::default();
     let files = boot::log_files(disk)?;
     let mut stopped = false;
     for (index, file) in files.iter().enumerate() {
         let path = path_of(file);
-        let stop = verify_segment(disk, &path, &mut frontier, &mut claims, &mut entries, &mut report).map_err(|source| {
-            LogError::Read {
-                path: path.clone(),
-                source,
-            }
-        })?;
+        let stop =
+            verify_segment(disk, &path, &mut frontier, &mut claims, &mut entries, &mut tiles, &mut report).map_err(|source| {
+                LogError::Read {
+                    path: path.clone(),
+                    source,
+                }
+            })?;
         if let Some((committed_bytes, stop)) = stop {
             let later_segments = files.len() - index - 1;
             report_stop(
@@ -209,10 +209,10 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
         report.find("acknowledged-lost", Some(report.entries), LOG_DIR, None, message);
     }
     if let Some((checkpoint, note)) = published {
-        judge_checkpoint(checkpoint, &note, trust, &entries.keys, &mut report);
+        judge_checkpoint(checkpoint, &checkpoint_file(), &note, trust, &entries.keys, &mut report);
     }
-    report.tiles = entries.tiles.good;
-    for (code, tile, message) in entries.tiles.findings {
+    report.tiles = tiles.good;
+    for (code, tile, message) in tiles.findings {
         report.find(code, None, &tile.file(), None, message);
     }
     for finding in entries
@@ -275,18 +275,22 @@ fn read_checkpoint<D: Disk>(
         path: file.clone(),
         source,
     })?;
-    let Some(bytes) = bytes else { return Ok(None) };
+    let parsed = bytes.and_then(|bytes| parse_checkpoint(bytes, &file, report));
+    if let Some((checkpoint, _)) = &parsed {
+        claims.push(Claim::new(Source::Checkpoint, &file, checkpoint.size, checkpoint.root));
+    }
+    Ok(parsed)
+}
+
+fn parse_checkpoint(bytes: Vec<u8>, file: &str, report: &mut VerifyReport) -> Option<(Checkpoint, Note)> {
     let parsed = Note::parse(&bytes)
         .map_err(CheckpointError::from)
         .and_then(|note| Ok((Checkpoint::parse(&note.text)?, note)));
     match parsed {
-        Ok((checkpoint, note)) => {
-            claims.push(Claim::new(Source::Checkpoint, &file, checkpoint.size, checkpoint.root));
-            Ok(Some((checkpoint, note)))
-        }
+        Ok(parsed) => Some(parsed),
         Err(error) => {
-            report.find("checkpoint-damaged", None, &file, None, said(&error));
-            Ok(None)
+            report.find("checkpoint-damaged", None, file, None, said(&error));
+            None
         }
     }
 }
@@ -323,14 +327,13 @@ const FROM: &str = "(the earlier checkpoint)";
 /// A key, and the number of the entry that replaced it.
 type Keys = Vec<(VerifierKey, Option<u64>)>;
 
-fn judge_checkpoint(checkpoint: Checkpoint, note: &Note, trust: &Trust, keys: &Keys, report: &mut VerifyReport) {
+fn judge_checkpoint(checkpoint: Checkpoint, file: &str, note: &Note, trust: &Trust, keys: &Keys, report: &mut VerifyReport) {
     let mut said_by = CheckpointReport {
         origin: checkpoint.origin,
         size: checkpoint.size,
         signed_by: None,
         cosigned: Vec::new(),
     };
-    let file = checkpoint_file();
     for (key, replaced) in keys
         .iter()
         .filter(|(key, _)| key.kind() == KeyKind::Log && key.name() == said_by.origin)
@@ -339,7 +342,7 @@ fn judge_checkpoint(checkpoint: Checkpoint, note: &Note, trust: &Trust, keys: &K
             Ok(_) if replaced.is_some_and(|seq| said_by.size > seq) => report.find(
                 "checkpoint-unsigned",
                 None,
-                &file,
+                file,
                 None,
                 format!(
                     "it is signed by {key}, which entry {} had replaced",
@@ -348,16 +351,16 @@ fn judge_checkpoint(checkpoint: Checkpoint, note: &Note, trust: &Trust, keys: &K
             ),
             Ok(_) => said_by.signed_by = Some(key.to_string()),
             Err(NoteError::NotSigned) => {}
-            Err(error) => report.find("checkpoint-damaged", None, &file, None, said(&error)),
+            Err(error) => report.find("checkpoint-damaged", None, file, None, said(&error)),
         }
     }
     if !trust.keys.is_empty() && said_by.signed_by.is_none() {
         let message = format!("it is of {:?}, and signed by none of the keys given", said_by.origin);
-        report.find("checkpoint-unsigned", None, &file, None, message);
+        report.find("checkpoint-unsigned", None, file, None, message);
     }
     match trust.witnesses.check(note).and_then(|()| trust.witnesses.cosigned(note)) {
         Ok(cosigned) => said_by.cosigned = cosigned,
-        Err(error) => report.find("checkpoint-unwitnessed", None, &file, None, said(&error)),
+        Err(error) => report.find("checkpoint-unwitnessed", None, file, None, said(&error)),
     }
     report.checkpoint = Some(said_by);
 }
@@ -387,10 +390,12 @@ impl<D: Disk> TileCheck<D> {
         let mut compare = |tile: Tile, expected: &[u8]| {
             let entries = tile.entries();
             let of = format!("of entries {} to {}", entries.start, entries.end - 1);
-            match disk.read(&tile.file()) {
+            match tile::read(disk, &tile) {
                 Ok(Some(found)) if found == expected => *good += 1,
-                Ok(Some(_)) => findings.push(("tile-damaged", tile, format!("the tile {of} is not what the log makes it"))),
-                Ok(None) => findings.push(("tile-missing", tile, format!("the tile {of} is missing"))),
+                Ok(None) if !disk.len(&tile.file()).is_ok_and(|length| length.is_some()) => {
+                    findings.push(("tile-missing", tile, format!("the tile {of} is missing")));
+                }
+                Ok(_) => findings.push(("tile-damaged", tile, format!("the tile {of} is not what the log makes it"))),
                 Err(error) => findings.push(("tile-damaged", tile, format!("the tile {of} cannot be read: {error}"))),
             }
             Ok::<(), std::convert::Infallible>(())
@@ -402,10 +407,9 @@ impl<D: Disk> TileCheck<D> {
     }
 }
 
-struct Entries<D> {
+struct Entries {
     /// Those given, and those that the log replaced them by.
     keys: Keys,
-    tiles: TileCheck<D>,
     last_t: u64,
     /// Blob to the first entry that names it.
     named: BTreeMap<Digest, u64>,
@@ -413,12 +417,24 @@ struct Entries<D> {
     findings: Vec<Finding>,
 }
 
+impl Entries {
+    fn new(trust: &Trust) -> Self {
+        Self {
+            keys: trust.keys.iter().map(|key| (key.clone(), None)).collect(),
+            last_t: 0,
+            named: BTreeMap::new(),
+            findings: Vec::new(),
+        }
+    }
+}
+
 fn verify_segment<D: Disk>(
     disk: &D,
     path: &str,
     frontier: &mut Frontier,
     claims: &mut [Claim],
-    entries: &mut Entries<D>,
+    entries: &mut Entries,
+    tiles: &mut TileCheck<D>,
     report: &mut VerifyReport,
 ) -> io::Result<Option<(u64, Stop)>> {
     let sizes = claim::sizes(claims);
@@ -434,7 +450,7 @@ fn verify_segment<D: Disk>(
             payload,
             leaf,
         } => {
-            entries.tiles.entry(payload, leaf);
+            tiles.entry(payload, leaf);
             verify_entry(payload, seq, path, offset, entries);
         }
         Step::Claimed { frontier } => pending.push((frontier.size(), frontier.root())),
@@ -447,7 +463,7 @@ fn verify_segment<D: Disk>(
     Ok(walked.stop.map(|stop| (walked.committed_bytes, stop)))
 }
 
-fn verify_entry<D>(payload: &[u8], seq: u64, path: &str, offset: u64, entries: &mut Entries<D>) {
+fn verify_entry(payload: &[u8], seq: u64, path: &str, offset: u64, entries: &mut Entries) {
     let mut find = |code, message| {
         if entries.findings.len() < FINDINGS_MAX {
             entries.findings.push(Finding {

@@ -12,7 +12,7 @@ use holdfast_ledger::tlog::proof::TlogProof;
 use holdfast_ledger::tlog::publish::{Publication, PublishError};
 use holdfast_ledger::tlog::tile::{self, Kind, Tile};
 use holdfast_ledger::tlog::witness::Policy;
-use holdfast_ledger::{Ledger, Options, Reader, SimDisk, Trust, VerifyReport, verify_on};
+use holdfast_ledger::{Ledger, Options, Reader, SimDisk, Trust, VerifyReport, verify_on, verify_published};
 use proptest::prelude::*;
 use std::convert::Infallible;
 
@@ -379,6 +379,41 @@ fn cosignatures_go_to_the_checkpoint_that_they_are_of() {
     publication.advance().unwrap();
     assert!(publication.add_cosignatures(9, vec![witness.sign(&text, 77)]).is_err());
     policy.check(&assert_published(&disk, &log.reader()).note).unwrap_err();
+}
+
+#[test]
+fn what_is_published_is_verified_without_the_log() {
+    let disk = SimDisk::new();
+    let mut log = ledger(&disk);
+    fill(&mut log, &[30]);
+    let mut publication = publication(log.reader());
+    let early = publication.advance().unwrap().unwrap().note.clone();
+    fill(&mut log, &[270, 3]);
+    publication.advance().unwrap();
+    let trust = Trust {
+        keys: keys(),
+        from: Some(early),
+        witnesses: Policy::default(),
+    };
+    let verify = |disk: &SimDisk| verify_published(|path| disk.read(&format!("tlog/{path}")), &trust).unwrap();
+    let report = verify(&disk);
+    assert!(report.ok, "{:?}", report.findings);
+    assert_eq!((report.entries, report.tiles, report.consistent_from), (303, 3, Some(30)));
+    assert!(report.checkpoint.unwrap().signed_by.is_some());
+    for path in tile::added(0, 303)
+        .map(|tile| tile.file())
+        .chain(["tlog/checkpoint".to_owned()])
+    {
+        let length = disk.len(&path).unwrap().unwrap() as usize;
+        for at in (0..length).step_by(1 + length / 50) {
+            let damaged = disk.copy();
+            damaged.damage(&path, |bytes| bytes[at] ^= 1);
+            assert!(!verify(&damaged).ok, "{path} byte {at}");
+        }
+        let missing = disk.copy();
+        missing.remove(&path).unwrap();
+        assert!(!verify(&missing).ok, "{path}");
+    }
 }
 
 #[test]

@@ -288,14 +288,17 @@ pub fn split_bundle(bundle: &[u8], count: u16) -> Option<Vec<&[u8]>> {
 
 /// A tile's bytes. A partial tile may have gone when the full one came: then these are the beginning of that.
 pub fn read<D: Disk>(disk: &D, tile: &Tile) -> io::Result<Option<Vec<u8>>> {
-    let bytes = match disk.read(&tile.file())? {
-        None if !tile.is_full() => {
-            let full = Tile {
-                width: TILE_WIDTH as u16,
-                ..*tile
-            };
-            disk.read(&full.file())?.map(|bytes| first_of(tile, bytes, TILE_WIDTH as u16))
-        }
+    read_by(|tile| disk.read(&tile.file()), tile)
+}
+
+/// The same, wherever tiles lie.
+pub fn read_by(read: impl Fn(&Tile) -> io::Result<Option<Vec<u8>>>, tile: &Tile) -> io::Result<Option<Vec<u8>>> {
+    let full = Tile {
+        width: TILE_WIDTH as u16,
+        ..*tile
+    };
+    let bytes = match read(tile)? {
+        None if !tile.is_full() => read(&full)?.map(|bytes| first_of(tile, bytes, full.width)),
         found => found.map(|bytes| first_of(tile, bytes, tile.width)),
     };
     Ok(bytes.flatten())
