@@ -52,6 +52,7 @@ fn start(repo: &Repo, state: State) -> Running {
         },
         mirror: dir.path().join("git"),
         salt: Salt::load(&dir.path().join("salt")).unwrap(),
+        people: latest::channel(Arc::default()).1,
         known,
         accepted: tip,
         pokes,
