@@ -4,7 +4,7 @@
 mod https;
 mod ssh;
 mod transport;
-mod trust;
+pub(crate) mod trust;
 mod watch;
 
 pub use trust::{AllowedSigners, Require, TrustConfig, Verdict};

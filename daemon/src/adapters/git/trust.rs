@@ -1,5 +1,6 @@
 //! Whose signatures count: OpenSSH's file of allowed signers, and the verdict on an SSH signature of a commit.
 
+use holdfast_core::config::matches;
 use holdfast_core::ids::Digest;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -127,11 +128,11 @@ impl AllowedSigners {
         if lines.is_empty() {
             return Verdict::UnknownKey(fingerprint);
         }
-        lines.retain(|signer| matches(&signer.principals, committer));
+        lines.retain(|signer| is_in(&signer.principals, committer));
         if lines.is_empty() {
             return Verdict::OtherCommitter(fingerprint);
         }
-        lines.retain(|signer| signer.namespaces.as_ref().is_none_or(|list| matches(list, NAMESPACE)));
+        lines.retain(|signer| signer.namespaces.as_ref().is_none_or(|list| is_in(list, NAMESPACE)));
         if lines.is_empty() {
             return Verdict::NotForGit(fingerprint);
         }
@@ -187,6 +188,10 @@ impl Signer {
                     ));
                 }
             }
+        }
+        let lists = [Some(&signer.principals), signer.namespaces.as_ref()];
+        if lists.into_iter().flatten().any(|list| list.contains('?')) {
+            return Err("a pattern with ? is not supported; * stands for anything".into());
         }
         let ends_first = signer
             .valid_after_s
@@ -259,40 +264,9 @@ fn moment(text: &str) -> Result<i64, String> {
 }
 
 /// OpenSSH's lists of patterns: one that matches, and none with `!` that does.
-fn matches(patterns: &str, text: &str) -> bool {
-    let mut found = false;
-    for pattern in patterns.split(',') {
-        match pattern.strip_prefix('!') {
-            Some(pattern) if glob(pattern.as_bytes(), text.as_bytes()) => return false,
-            Some(_) => {}
-            None => found |= glob(pattern.as_bytes(), text.as_bytes()),
-        }
-    }
-    found
-}
-
-/// `*` stands for anything, `?` for one byte. Goes back to the last `*` only, so the time is bounded by both lengths.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == b'?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((at, from)) = star else { return false };
-                star = Some((at, from + 1));
-                p = at + 1;
-                t = from + 1;
-            }
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
+fn is_in(patterns: &str, text: &str) -> bool {
+    let is_excluded = |pattern: &str| pattern.strip_prefix('!').is_some_and(|pattern| matches(pattern, text));
+    patterns.split(',').any(|pattern| matches(pattern, text)) && !patterns.split(',').any(is_excluded)
 }
 
 /// Without a list of allowed signers an SSH signature is not looked into either.
@@ -353,3 +327,6 @@ fn is_by_rsa(key: &RsaPublicKey, signature: &SshSig, signed: &[u8]) -> Option<bo
     let data = SshSig::signed_data(NAMESPACE, signature.hash_alg(), signed).ok()?;
     Some(components.verify(parameters, &data, signature.signature_bytes()).is_ok())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
