@@ -27,6 +27,19 @@ pub async fn serve(
     address: SocketAddr,
     events: mpsc::UnboundedSender<Event>,
 ) -> io::Result<(SocketAddr, tokio::task::AbortHandle)> {
+    listen(address, move |request| {
+        let events = events.clone();
+        async move { answer(&request, &events).await }
+    })
+    .await
+}
+
+/// HTTP/1.1 with caps on connections, headers and time.
+pub async fn listen<F, Answered>(address: SocketAddr, answer: F) -> io::Result<(SocketAddr, tokio::task::AbortHandle)>
+where
+    F: Fn(Request<Incoming>) -> Answered + Clone + Send + 'static,
+    Answered: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -39,11 +52,11 @@ pub async fn serve(
             let Ok(slot) = slots.clone().try_acquire_owned() else {
                 continue;
             };
-            let events = events.clone();
+            let answer = answer.clone();
             tokio::spawn(async move {
                 let service = service_fn(move |request| {
-                    let events = events.clone();
-                    async move { Ok::<_, Infallible>(answer(&request, &events).await) }
+                    let answering = answer(request);
+                    async move { Ok::<_, Infallible>(answering.await) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())

@@ -40,6 +40,7 @@ pub struct Operator {
     pub users: BTreeMap<String, UserConfig>,
     pub metrics: MetricsConfig,
     pub secrets: Option<SecretsConfig>,
+    pub ledger: Option<LedgerConfig>,
     pub limits: Limits,
     pub select: SelectConfig,
     pub way_back: WayBack,
@@ -106,6 +107,41 @@ pub struct SecretsConfig {
     pub dir: PathBuf,
     #[serde(default)]
     pub grants: Vec<SecretGrant>,
+}
+
+/// How the log is shown to others.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// `holdfast ledger key new` makes it; it names the log. Outside of `data`.
+    pub key_file: PathBuf,
+    /// Verifier keys that this log was signed with before.
+    #[serde(default)]
+    pub former_keys: Vec<String>,
+    #[serde(default)]
+    pub witnesses: WitnessesConfig,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessesConfig {
+    /// How many of them have to cosign; fewer is an alert.
+    #[serde(default)]
+    pub needed: usize,
+    #[serde(default)]
+    pub known: Vec<WitnessConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// `/add-checkpoint` is asked for below it.
+    pub url: String,
+    /// Its verifier key, as it prints it.
+    pub key: String,
+    /// PEM file of a private authority; none: the public ones.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Secrets that a workload may have on a target. `*` stands for anything in the patterns.
@@ -245,6 +281,15 @@ impl Operator {
             source.auth.iter_mut().for_each(fix_auth);
         }
         self.secrets.iter_mut().for_each(|secrets| fix(&mut secrets.dir));
+        if let Some(ledger) = &mut self.ledger {
+            fix(&mut ledger.key_file);
+            ledger
+                .witnesses
+                .known
+                .iter_mut()
+                .filter_map(|witness| witness.ca_file.as_mut())
+                .for_each(fix);
+        }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -262,6 +307,7 @@ impl Operator {
             ("data", self.data != other.data),
             ("socket", self.socket() != other.socket()),
             ("listen", self.listen != other.listen),
+            ("ledger", self.ledger != other.ledger),
         ]
         .into_iter()
         .find_map(|(name, differs)| differs.then_some(name))
@@ -295,6 +341,7 @@ impl Operator {
             tag_poll_ms: self.tag_poll.max(100),
             removals_per_revision: self.limits.removals_per_revision,
             removal_grace_ms: self.limits.removal_grace,
+            call_deadline_ms: self.limits.call_deadline_ms,
             heals_per_hour: self.limits.heals_per_hour,
             settle_ms: self.select.settle,
             way_back_required: self.way_back == WayBack::Required,

@@ -7,7 +7,8 @@ packages() {
     registry) echo docker-registry apache2-utils openssl ;;
     git) echo openssh-server openssh-client apache2 apache2-utils git ;;
     prometheus) echo prometheus apache2-utils openssl ;;
-    *) echo "error: no group $1; there are registry, git and prometheus" >&2; return 2 ;;
+    audit) echo python3-cryptography ;;
+    *) echo "error: no group $1; there are registry, git, prometheus and audit" >&2; return 2 ;;
   esac
 }
 

@@ -236,10 +236,14 @@ fn check_run(c: &UnitContext, number: GenNumber, job: &str, hook: Hook) -> Resul
         format!("{}/{job}@{}", hook.as_str(), c.target),
     ];
     let jobs = c.workload.jobs.get(&attempt.release);
-    let again = keys
-        .iter()
-        .filter_map(|key| jobs?.get(key))
-        .any(|known| matches!(known.outcome, JobOutcome::Done | JobOutcome::Running));
+    let release = c.workload.releases.get(&attempt.release);
+    let mut known_jobs = release.iter().flat_map(|release| release.jobs(hook));
+    let is_repeatable = known_jobs.any(|known| known.name == job && known.repeatable);
+    let again = keys.iter().filter_map(|key| jobs?.get(key)).any(|known| match known.outcome {
+        JobOutcome::Done | JobOutcome::Running => true,
+        JobOutcome::Failed => false,
+        JobOutcome::Lost => !known.again && !is_repeatable,
+    });
     if in_turn && !again {
         Ok(())
     } else {

@@ -26,6 +26,8 @@ pub struct EngineConfig {
     pub heals_per_hour: usize,
     /// A tag that a selector would take has to point at the same digest for so long first.
     pub settle_ms: Millis,
+    /// No call is on its way for longer: what a target cannot tell apart by fences is told apart by waiting.
+    pub call_deadline_ms: Millis,
     /// Hold a deploy whose way back could not be pulled any more.
     pub way_back_required: bool,
 }
@@ -41,6 +43,7 @@ impl Default for EngineConfig {
             removal_grace_ms: 30_000,
             heals_per_hour: 30,
             settle_ms: 120_000,
+            call_deadline_ms: 15_000,
             way_back_required: true,
         }
     }

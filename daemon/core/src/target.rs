@@ -194,6 +194,11 @@ pub enum FaultClass {
 }
 
 impl FaultClass {
+    /// Whether the call may have had its effect, or have it yet.
+    pub fn is_unknown(self) -> bool {
+        matches!(self, FaultClass::Unavailable | FaultClass::Deadline | FaultClass::Internal)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             FaultClass::Invalid => "invalid",
@@ -244,7 +249,26 @@ pub enum Verb {
         job: String,
         hook: Hook,
         scope: JobScope,
+        /// Which run of the job it is, from 1: a lost one is repeated under another name.
+        #[serde(default = "first_run", skip_serializing_if = "is_first_run")]
+        run: u32,
     },
+}
+
+fn first_run() -> u32 {
+    1
+}
+
+fn is_first_run(run: &u32) -> bool {
+    *run == 1
+}
+
+/// The name under which a target knows a run of a job.
+pub fn run_name(job: &str, run: u32) -> String {
+    match run {
+        0 | 1 => job.to_owned(),
+        _ => format!("{job}-{run}"),
+    }
 }
 
 /// When a job runs: before anything is launched, or once the new generation has all traffic.

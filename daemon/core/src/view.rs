@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::entry::{Presence, RolloutState};
 use crate::ids::{Millis, WorkloadId};
 use crate::plan::Waiting;
-use crate::state::{Claim, Frozen, JobOutcome, Request, State, WorkloadState};
+use crate::state::{Claim, Frozen, JobOutcome, Place, Request, State, WorkloadState};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -368,7 +368,7 @@ fn workload_view(state: &State, id: &WorkloadId, workload: &WorkloadState) -> Wo
             RolloutState::Rolling | RolloutState::Holding | RolloutState::Aborting
         )
     });
-    let placed = state.placed(workload).count();
+    let placed = state.places(workload).count();
     WorkloadView {
         name: id.to_string(),
         presence: match workload.presence {
@@ -432,13 +432,12 @@ fn cause_view(state: &State, workload: &WorkloadState, request: &Request) -> Cau
 
 fn wave_view(state: &State, workload: &WorkloadState) -> Option<WaveView> {
     let request = workload.request.as_ref().filter(|request| request.is_open())?;
-    let placed: Vec<&String> = state.placed(workload).map(|(name, _)| name).collect();
-    let targets = u32::try_from(placed.len()).ok()?;
+    let places: Vec<Place> = state.places(workload).collect();
+    let targets = u32::try_from(places.len()).ok()?;
     let sizes = workload.spec.as_ref()?.placement.wave_sizes(targets);
-    let is_stable = |target: &&&String| {
-        let unit = workload.units.get(**target);
-        unit.is_some_and(|unit| {
-            let current = unit.current.and_then(|number| unit.generations.get(&number));
+    let is_stable = |place: &&Place| {
+        place.unit.is_some_and(|unit| {
+            let current = unit.current();
             unit.attempt.is_none() && current.is_some_and(|current| current.release == request.release)
         })
     };
@@ -447,7 +446,7 @@ fn wave_view(state: &State, workload: &WorkloadState) -> Option<WaveView> {
         of: u32::try_from(sizes.len()).ok()?,
         reaches: sizes.get(request.wave as usize).map_or(targets, |(size, _)| *size),
         targets,
-        stable: u32::try_from(placed.iter().filter(is_stable).count()).ok()?,
+        stable: u32::try_from(places.iter().filter(is_stable).count()).ok()?,
     })
 }
 

@@ -364,7 +364,7 @@ fn nothing_wrong_passes() {
 
 #[test]
 fn each_rule_broken_once() {
-    let bad: [(Violation, Change); 30] = [
+    let bad: [(Violation, Change); 31] = [
         (Violation::SecondIntent("route"), |case| {
             let verb = Verb::Retire {
                 generation: OLD,
@@ -504,17 +504,13 @@ fn each_rule_broken_once() {
         }),
         (Violation::Job("migrate".into()), |case| {
             case.unit().phase = PhaseName::Preparing;
-            let done = JobState {
-                outcome: JobOutcome::Done,
-                target: "t".into(),
-                seq: 4,
-                attempt: 1,
-                t: 0,
-                message: String::new(),
-            };
-            case.workload()
-                .jobs
-                .insert(release("new"), [("before/migrate@t".to_owned(), done)].into());
+            known_job(case, JobOutcome::Done);
+            case.plan = run("migrate", Hook::Before);
+        }),
+        (Violation::Job("migrate".into()), |case| {
+            // Lost, and nobody said to run it again.
+            case.unit().phase = PhaseName::Preparing;
+            known_job(case, JobOutcome::Lost);
             case.plan = run("migrate", Hook::Before);
         }),
         (Violation::Job("check".into()), |case| case.plan = run("check", Hook::After)),
@@ -556,12 +552,28 @@ fn retire(generation: u32) -> UnitPlan {
     verb(Verb::Retire { generation, last: false })
 }
 
+fn known_job(case: &mut Case, outcome: JobOutcome) {
+    let job = JobState {
+        outcome,
+        target: "t".into(),
+        seq: 4,
+        attempt: 1,
+        run: 1,
+        again: false,
+        t: 0,
+        message: String::new(),
+    };
+    let jobs = [("before/migrate@t".to_owned(), job)].into();
+    case.workload().jobs.insert(release("new"), jobs);
+}
+
 fn run(job: &str, hook: Hook) -> UnitPlan {
     verb(Verb::Run {
         generation: NEW,
         job: job.into(),
         hook,
         scope: JobScope::Target,
+        run: 1,
     })
 }
 

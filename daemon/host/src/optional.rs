@@ -7,7 +7,7 @@ use crate::guest::Guest;
 use crate::outcome::{CallFailure, CallReport, FailureClass};
 use crate::policy::{Names, Phase};
 use crate::{capacity, diagnosis, jobs, preview, telemetry};
-use holdfast_core::target::{Change, CheckProblem, Excerpt, Generation, Progress, Sample};
+use holdfast_core::target::{Change, CheckProblem, Excerpt, Fault, FaultClass, Generation, Progress, Sample};
 use std::time::Duration;
 use wasmtime::Store;
 use wasmtime::component::Instance;
@@ -67,10 +67,17 @@ impl Plugin {
         .await
     }
 
-    /// Starts a job, or says how it is.
+    /// Starts a job, or says how it is. `absent` is an answer of a plugin that runs jobs: begun, and gone.
     pub async fn run(&self, options: &CallOptions<'_>, subject: &Generation, job: &str, template: &str) -> CallReport<Progress> {
         if !self.exports.contains("jobs") {
-            return not_exported("jobs");
+            return CallReport {
+                answer: Err(CallFailure::Fault(Fault {
+                    class: FaultClass::Invalid,
+                    message: "the plugin runs no jobs".into(),
+                    fence: None,
+                })),
+                ..not_exported("jobs")
+            };
         }
         let mut names = names_of(options, subject);
         names.names.insert(format!("{}-{job}", subject.name));

@@ -52,7 +52,9 @@ fn reading(path: &str) -> impl FnOnce(io::Error) -> LogError {
 pub fn boot<D: Disk>(disk: &D, options: &Options, read_only: bool) -> Result<Booted, LogError> {
     let slots = head::slots(disk).map_err(reading(HEAD_FILE))?;
     let head = head::newest(&slots);
+    // The other slot says less, and of the same run.
     let mut claims = claim::of_heads(&slots);
+    claims.retain(|claim| claim.size == head.size);
     let (snapshots, mut ignored) = read_snapshots(disk)?;
     claims.extend(
         snapshots

@@ -7,9 +7,11 @@
 
 mod common;
 
-use common::{Random, assert_holds, batch, small_segments};
+use common::{Random, assert_holds, batch};
 use holdfast_ledger::index::{By, Filter, Index, Indexer, scan};
-use holdfast_ledger::{Ledger, Trust, Writer, verify};
+use holdfast_ledger::tlog::note::{KeyKind, SignerKey};
+use holdfast_ledger::tlog::publish::Publication;
+use holdfast_ledger::{Ledger, Options, Publisher, RealDisk, Trust, Writer, verify};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -18,9 +20,17 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 const CHILD: &str = "HOLDFAST_LEDGER_KILLED_CHILD";
-const PHASES: [&str; 4] = ["boot", "append", "snapshot", "index"];
+const PHASES: [&str; 5] = ["boot", "append", "publish", "snapshot", "index"];
 const DIRECTORIES: u64 = 8;
 const KILLS_PER_DIRECTORY: u64 = 16;
+
+/// A directory meets several, and does not spend its time opening their indexes.
+fn segments() -> Options {
+    Options {
+        segment_entries: 300,
+        ..Options::default()
+    }
+}
 
 fn say(line: &str) {
     // Straight to the pipe: what was said before a kill was said.
@@ -34,7 +44,7 @@ fn child(dir: &Path) -> ! {
     let mut threads = false;
     loop {
         say("phase boot");
-        let (ledger, report) = Ledger::open(dir, small_segments()).unwrap();
+        let (ledger, report) = Ledger::open(dir, segments()).unwrap();
         assert_eq!(report.loss, None);
         threads = !threads;
         if threads {
@@ -45,6 +55,11 @@ fn child(dir: &Path) -> ! {
     }
 }
 
+fn publication(ledger: &Ledger) -> Publication<RealDisk> {
+    let key = SignerKey::new("ledger.example/prod", KeyKind::Log, [5; 32]).unwrap();
+    Publication::new(ledger.reader(), &key, 1, &[]).unwrap()
+}
+
 fn live(dir: &Path, mut ledger: Ledger) {
     for round in 0..3 {
         say("phase append");
@@ -53,6 +68,8 @@ fn live(dir: &Path, mut ledger: Ledger) {
             say(&format!("acknowledged {}", committed.size));
         }
         ledger.write_head().unwrap();
+        say("phase publish");
+        publication(&ledger).advance().unwrap();
         say("phase snapshot");
         ledger.write_snapshot(ledger.size(), vec![7; 300_000]).unwrap();
         if round != 1 {
@@ -67,6 +84,8 @@ fn live(dir: &Path, mut ledger: Ledger) {
 fn live_in_threads(dir: &Path, ledger: Ledger) {
     let reader = ledger.reader();
     let mut next = ledger.size();
+    let pace = Duration::from_millis(2);
+    let publisher = Publisher::spawn(publication(&ledger), pace, |published| assert!(published.is_ok())).unwrap();
     let indexer = Indexer::spawn(&dir.join("index"), reader.clone()).unwrap();
     let writer = Writer::spawn(ledger).unwrap();
     for _ in 0..3 {
@@ -81,6 +100,13 @@ fn live_in_threads(dir: &Path, ledger: Ledger) {
             next += entries;
         }
         assert_eq!(outcomes.iter().take(5).count(), 5);
+        say("phase publish");
+        publisher.wake();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while publisher.published().is_none_or(|published| published.checkpoint.size < next) {
+            assert!(Instant::now() < deadline, "nothing is published");
+            std::thread::yield_now();
+        }
         say("phase snapshot");
         let (done, outcome) = channel();
         writer.snapshot(next, vec![9; 300_000], move |written| done.send(written).unwrap());
@@ -177,7 +203,7 @@ fn a_killed_process_loses_nothing() {
         let dir = root.path().join("ledger");
         let mut acknowledged = 0;
         for kill in 0..KILLS_PER_DIRECTORY {
-            let phase = PHASES[(kill % 4) as usize];
+            let phase = PHASES[(kill % 5) as usize];
             // From within the first system calls of the phase to well after it.
             let scale_us = 1 << random.below(13);
             let delay = Duration::from_micros(random.below(scale_us));
@@ -192,7 +218,7 @@ fn a_killed_process_loses_nothing() {
                     "{place}: {:?}",
                     report.findings
                 );
-                let (ledger, report) = Ledger::open_read_only(&dir, small_segments()).unwrap();
+                let (ledger, report) = Ledger::open_read_only(&dir, segments()).unwrap();
                 assert_eq!(report.loss, None, "{place}");
                 assert!(report.ignored.is_empty(), "{place}: {:?}", report.ignored);
                 assert_holds(&ledger, acknowledged);
@@ -202,7 +228,7 @@ fn a_killed_process_loses_nothing() {
                 }
             }
         }
-        let (ledger, report) = Ledger::open(&dir, small_segments()).unwrap();
+        let (ledger, report) = Ledger::open(&dir, segments()).unwrap();
         assert_eq!(report.loss, None);
         assert_holds(&ledger, acknowledged);
         assert_index_agrees(&dir, &ledger, "at the end");

@@ -1,18 +1,16 @@
 //! Queries of Prometheus and of what speaks its HTTP API. A query answers one number; everything else is unmeasured, with
 //! a sentence that says why. One attempt, a deadline, and caps.
 
+use super::web::{WebError, WebServer};
 use crate::operator::MetricSourceConfig;
 use holdfast_core::plan::facts::Measure;
 use holdfast_host::AuthConfig;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -22,24 +20,6 @@ const QUERIES_AT_ONCE: usize = 8;
 /// A range is cut into so many steps of at least a second.
 const RANGE_STEPS: u64 = 60;
 const SENTENCE_MAX_CHARS: usize = 300;
-
-#[derive(Debug, thiserror::Error)]
-pub enum MetricSourceError {
-    #[error("metric source {name}: {url:?} is not http://HOST or https://HOST, with a port and a path where needed")]
-    Url { name: String, url: String },
-    #[error("metric source {name}: {} cannot be read", file.display())]
-    File {
-        name: String,
-        file: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("metric source {name}: {} holds no PEM certificate", file.display())]
-    Certificates { name: String, file: PathBuf },
-    #[error("metric source {name}: TLS cannot be set up")]
-    Tls { name: String, source: rustls::Error },
-    #[error("metric source {name}: the HTTP client cannot be built")]
-    Client { name: String, source: reqwest::Error },
-}
 
 /// What stands for a generation in a query.
 #[derive(Debug, Clone, Default)]
@@ -107,14 +87,13 @@ pub struct RangeQuery {
 pub struct MetricSources(BTreeMap<String, Prometheus>);
 
 struct Prometheus {
-    base: String,
+    server: WebServer,
     auth: Option<AuthConfig>,
-    client: Client,
     queries: Semaphore,
 }
 
 impl MetricSources {
-    pub fn new(configs: &BTreeMap<String, MetricSourceConfig>) -> Result<Self, MetricSourceError> {
+    pub fn new(configs: &BTreeMap<String, MetricSourceConfig>) -> Result<Self, WebError> {
         configs
             .iter()
             .map(|(name, config)| Ok((name.clone(), Prometheus::new(name, config)?)))
@@ -158,32 +137,11 @@ fn mean(points: &[f64]) -> Measure {
 }
 
 impl Prometheus {
-    fn new(name: &str, config: &MetricSourceConfig) -> Result<Self, MetricSourceError> {
-        let bad_url = || MetricSourceError::Url {
-            name: name.to_owned(),
-            url: config.url.clone(),
-        };
-        let url = Url::parse(&config.url).map_err(|_| bad_url())?;
-        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !plain {
-            return Err(bad_url());
-        }
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls(name, config.ca_file.as_deref())?)
-            // What the operator named is asked, and nothing else.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .timeout(DEADLINE)
-            .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|source| MetricSourceError::Client {
-                name: name.to_owned(),
-                source,
-            })?;
+    fn new(name: &str, config: &MetricSourceConfig) -> Result<Self, WebError> {
+        let who = format!("metric source {name}");
         Ok(Self {
-            base: url.as_str().trim_end_matches('/').to_owned(),
+            server: WebServer::new(&who, &config.url, config.ca_file.as_deref(), DEADLINE)?,
             auth: config.auth.clone(),
-            client,
             queries: Semaphore::new(QUERIES_AT_ONCE),
         })
     }
@@ -223,13 +181,14 @@ impl Prometheus {
 
     /// As a form, which carries long queries; once more as a GET where something in between lets only that through.
     async fn send(&self, endpoint: &str, parameters: &[(&str, String)]) -> Result<Response, String> {
-        let text = format!("{}/api/v1/{endpoint}", self.base);
+        let text = format!("{}/api/v1/{endpoint}", self.server.base);
         let mut url = Url::parse(&text).map_err(|_| format!("{text:?} is no URL"))?;
         url.query_pairs_mut().extend_pairs(parameters);
         let mut form_url = url.clone();
         form_url.set_query(None);
         let form = url.query().unwrap_or_default().to_owned();
         let form = self
+            .server
             .client
             .post(form_url)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -241,7 +200,7 @@ impl Prometheus {
         ) {
             return Ok(response);
         }
-        let get = self.authorized(self.client.get(url))?;
+        let get = self.authorized(self.server.client.get(url))?;
         get.send().await.map_err(|error| unreachable(&error))
     }
 
@@ -273,33 +232,6 @@ fn authorized(request: RequestBuilder, auth: &AuthConfig) -> Result<RequestBuild
 
 fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1_000, ms % 1_000)
-}
-
-fn tls(name: &str, ca_file: Option<&Path>) -> Result<rustls::ClientConfig, MetricSourceError> {
-    let name = || name.to_owned();
-    let mut roots = rustls::RootCertStore::empty();
-    match ca_file {
-        Some(file) => {
-            let pem = std::fs::read(file).map_err(|source| MetricSourceError::File {
-                name: name(),
-                file: file.to_owned(),
-                source,
-            })?;
-            let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
-            if roots.add_parsable_certificates(certificates).0 == 0 {
-                return Err(MetricSourceError::Certificates {
-                    name: name(),
-                    file: file.to_owned(),
-                });
-            }
-        }
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|source| MetricSourceError::Tls { name: name(), source })?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn unreachable(error: &reqwest::Error) -> String {

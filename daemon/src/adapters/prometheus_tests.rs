@@ -3,6 +3,8 @@
 use super::*;
 use holdfast_host::AuthConfig;
 use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

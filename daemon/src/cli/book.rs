@@ -11,7 +11,8 @@ use holdfast_ledger::index::{By, keys};
 use holdfast_ledger::{Ledger, Options, Reader};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const PAGE: usize = 5_000;
@@ -20,7 +21,9 @@ pub struct Book {
     from: Answerer,
     /// Entries from here on are left out.
     as_of: Seq,
-    known: std::cell::RefCell<BTreeMap<Seq, Entry>>,
+    known: RefCell<BTreeMap<Seq, Entry>>,
+    /// What the answer rests on.
+    shown: RefCell<BTreeSet<Seq>>,
 }
 
 enum Answerer {
@@ -87,7 +90,8 @@ impl Book {
         Self {
             from,
             as_of: size,
-            known: Default::default(),
+            known: RefCell::default(),
+            shown: RefCell::default(),
         }
     }
 
@@ -113,6 +117,15 @@ impl Book {
 
     pub fn as_of(&self) -> Seq {
         self.as_of
+    }
+
+    /// The answer rests on these.
+    pub fn show(&self, seqs: impl IntoIterator<Item = Seq>) {
+        self.shown.borrow_mut().extend(seqs);
+    }
+
+    pub fn shown(&self) -> BTreeSet<Seq> {
+        self.shown.borrow().clone()
     }
 
     /// Who answered, for people.

@@ -38,6 +38,12 @@ pub enum CliError {
     EdgeNode(#[from] holdfast_edge_node::EdgeNodeError),
     #[error(transparent)]
     Git(#[from] crate::adapters::git::GitError),
+    #[error(transparent)]
+    Key(#[from] holdfast_ledger::tlog::key::KeyError),
+    #[error(transparent)]
+    Publishing(#[from] crate::shell::PublishingError),
+    #[error(transparent)]
+    Backup(#[from] holdfast_ledger::backup::BackupError),
     #[error("{what}")]
     Io { what: String, source: std::io::Error },
     #[error("{message}")]

@@ -106,7 +106,37 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("ledger show", &["holdfast ledger show 812"]),
     (
         "ledger verify",
-        &["holdfast ledger verify", "holdfast ledger verify /mnt/copy/ledger"],
+        &[
+            "holdfast ledger verify",
+            "holdfast ledger verify /mnt/copy/ledger --key holdfast.example.com/prod+1f2e3d4c+AZ2b... --from checkpoint.march",
+        ],
+    ),
+    (
+        "ledger key new",
+        &["holdfast ledger key new log.key --name holdfast.example.com/prod"],
+    ),
+    ("ledger key show", &["holdfast ledger key show"]),
+    ("ledger prove", &["holdfast ledger prove 812 815 --into evidence"]),
+    (
+        "ledger check",
+        &["holdfast ledger check evidence/812.json --key holdfast.example.com/prod+1f2e3d4c+AZ2b..."],
+    ),
+    (
+        "ledger export",
+        &[
+            "holdfast ledger export --format csv > ledger.csv",
+            "holdfast ledger export --proof --from 800",
+        ],
+    ),
+    ("ledger tail", &["holdfast ledger tail"]),
+    ("ledger backup", &["holdfast ledger backup /mnt/backup/ledger"]),
+    (
+        "ledger restore",
+        &["holdfast ledger restore /mnt/backup/ledger --from checkpoint"],
+    ),
+    (
+        "witness",
+        &["holdfast witness --dir witness --key witness.key --log-key holdfast.example.com/prod+1f2e3d4c+AZ2b..."],
     ),
     (
         "audit digest",
@@ -115,7 +145,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "holdfast audit digest 9f86d081884c --json",
         ],
     ),
-    ("audit target", &["holdfast audit target site-a"]),
+    (
+        "audit target",
+        &[
+            "holdfast audit target site-a",
+            "holdfast audit target site-a --proof evidence",
+        ],
+    ),
     (
         "audit workload",
         &[
@@ -130,6 +166,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "holdfast audit tags registry.example.com/shop:1.4 --from 2026-11-01 --to 2026-12-01",
         ],
     ),
+    ("audit attest", &["holdfast audit attest shop@site-a > deploy.dsse.json"]),
     (
         "audit drift",
         &["holdfast audit drift", "holdfast audit drift --target site-a --all"],

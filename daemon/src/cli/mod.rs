@@ -19,6 +19,9 @@ mod show;
 mod status;
 mod wait;
 mod watch;
+mod witness;
+
+pub(crate) use audit::time::wall_ms;
 
 use clap::{FromArgMatches, Parser, Subcommand};
 use error::CliError;
@@ -63,6 +66,8 @@ enum Command {
     Bundle(bundle::BundleCommand),
     /// Run the daemon
     Run(run::RunArgs),
+    /// Cosign other teams' ledgers, after checking that each only grew
+    Witness(witness::WitnessArgs),
     /// Show the main job on embedded defaults: sites, daemon, commits, a bad release, a crash
     Demo(crate::demo::DemoArgs),
     /// The demo's client
@@ -222,5 +227,6 @@ fn dispatch(cli: Cli, out: &show::Out) -> Result<ExitCode, CliError> {
         Command::Completions { shell } => help::completions(*shell, out),
         Command::Man(args) => help::man(args, out),
         Command::EdgeNode(args) => run::edge_node(args),
+        Command::Witness(args) => witness::witness(args),
     }
 }

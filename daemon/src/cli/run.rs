@@ -59,7 +59,7 @@ pub struct EdgeNodeArgs {
     log: LogArgs,
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -130,21 +130,26 @@ pub fn edge_node(args: &EdgeNodeArgs) -> Result<ExitCode, CliError> {
         max_instances: args.max_instances,
     };
     runtime()?.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let fail = |source| CliError::io("signals cannot be handled", source);
-        let (mut terminate, mut interrupt) = (
-            signal(SignalKind::terminate()).map_err(fail)?,
-            signal(SignalKind::interrupt()).map_err(fail)?,
-        );
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
+        let stop = termination()?;
         holdfast_edge_node::run(config, Arc::new(registries), stop)
             .await
             .map_err(CliError::from)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends when the process is told to.
+pub(super) fn termination() -> Result<impl Future<Output = ()>, CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let fail = |source| CliError::io("signals cannot be handled", source);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate()).map_err(fail)?,
+        signal(SignalKind::interrupt()).map_err(fail)?,
+    );
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

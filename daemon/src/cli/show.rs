@@ -262,6 +262,11 @@ impl Out {
             .for_each(|line| self.line(line));
     }
 
+    /// Nobody reads any more.
+    pub fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
+    }
+
     /// Text or escape sequences of our own making, as they are.
     pub fn write(&self, text: &str) {
         if self.failed.borrow().is_some() {

@@ -95,10 +95,7 @@ impl World {
 
 /// When an entry was written, in Unix milliseconds.
 pub fn wall_ms(entry: &Entry) -> u64 {
-    entry
-        .wall
-        .parse::<jiff::Timestamp>()
-        .map_or(0, |at| u64::try_from(at.as_millisecond()).unwrap_or(0))
+    crate::cli::wall_ms(&entry.wall).unwrap_or(0)
 }
 
 pub fn attempt_of(entry: &Entry) -> Option<&AttemptChange> {

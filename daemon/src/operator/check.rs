@@ -7,7 +7,7 @@ use holdfast_core::manifest::yaml::{self, Content, Node};
 use holdfast_core::manifest::{Severity, operator_problem};
 use serde::de::DeserializeOwned;
 
-pub(super) const FIELDS: [&str; 14] = [
+pub(super) const FIELDS: [&str; 15] = [
     "repository",
     "data",
     "socket",
@@ -18,6 +18,7 @@ pub(super) const FIELDS: [&str; 14] = [
     "users",
     "metrics",
     "secrets",
+    "ledger",
     "limits",
     "select",
     "way_back",
@@ -82,6 +83,7 @@ pub fn check(file: &Path, bytes: &[u8]) -> Result<Operator, Vec<Problem>> {
         users: reader.map("/users"),
         metrics: reader.metrics(),
         secrets: reader.optional("/secrets"),
+        ledger: reader.optional("/ledger"),
         limits: reader.optional("/limits").unwrap_or_default(),
         select: reader.optional("/select").unwrap_or_default(),
         way_back: reader.optional("/way_back").unwrap_or_default(),

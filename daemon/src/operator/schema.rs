@@ -148,6 +148,10 @@ pub fn schema() -> Value {
             "call_deadline_ms": { "type": "integer", "minimum": 100, "maximum": 600_000, "description": "For one call of a plugin; default 15000" },
         }),
     );
+    let witness = object(
+        &["url", "key"],
+        json!({ "url": text("http://HOST or https://HOST"), "key": text("Its verifier key, as it prints it"), "ca_file": ca_file() }),
+    );
     let mut root = object(
         &["repository", "data"],
         json!({
@@ -163,6 +167,14 @@ pub fn schema() -> Value {
             "secrets": object(&["dir"], json!({
                 "dir": text("Values are DIR/NAME/VERSION"),
                 "grants": list(grant, "Who may have which"),
+            })),
+            "ledger": object(&["key_file"], json!({
+                "key_file": text("Secret key of the log, outside of data: `holdfast ledger key new` makes it"),
+                "former_keys": list(json!({ "type": "string" }), "Verifier keys that this log was signed with before"),
+                "witnesses": object(&[], json!({
+                    "needed": number("How many have to cosign; fewer is an alert"),
+                    "known": list(witness, "Servers of other teams that run `holdfast witness`, or any C2SP tlog-witness"),
+                })),
             })),
             "limits": limits,
             "select": object(&[], json!({ "settle": duration("A tag has to point at the same digest for so long first; default 2m") })),
@@ -236,6 +248,9 @@ mod tests {
             ("metrics/sources/*", "metrics: { sources: { a: { zzz: 1 } } }"),
             ("secrets", "secrets: { zzz: 1 }"),
             ("secrets/grants/*", "secrets: { grants: [ { zzz: 1 } ] }"),
+            ("ledger", "ledger: { zzz: 1 }"),
+            ("ledger/witnesses", "ledger: { witnesses: { zzz: 1 } }"),
+            ("ledger/witnesses/known/*", "ledger: { witnesses: { known: [ { zzz: 1 } ] } }"),
             ("limits", "limits: { zzz: 1 }"),
             ("select", "select: { zzz: 1 }"),
         ] {

@@ -1,6 +1,7 @@
 //! Numbers for Prometheus: counted from the entries as they are appended, the rest read from the engine when asked. No
 //! label is an id.
 
+use super::publish::Sizes;
 use super::source::Looks;
 use holdfast_core::engine::Engine;
 use holdfast_core::entry::{AttemptChange, AttemptOutcome, Body, CommandVerb, Entry};
@@ -88,7 +89,7 @@ impl Metrics {
     }
 
     /// Prometheus text, version 0.0.4.
-    pub fn text(&self, engine: &Engine, looks: &Looks, wall_ms: u64) -> String {
+    pub fn text(&self, engine: &Engine, looks: &Looks, sizes: Option<&Sizes>, wall_ms: u64) -> String {
         let mut page = Page(String::new());
         page.head("build_info", "gauge", "The version that runs");
         page.line("build_info", &[("version", env!("CARGO_PKG_VERSION"))], "1");
@@ -168,6 +169,22 @@ impl Metrics {
                 &[],
                 wall_ms.saturating_sub(good_ms) as f64 / 1_000.0,
             );
+        }
+        page.head("ledger_entries", "gauge", "Entries of the ledger");
+        page.line("ledger_entries", &[], engine.state().size);
+        if let Some(sizes) = sizes {
+            page.head(
+                "ledger_published_entries",
+                "gauge",
+                "Entries below the newest signed checkpoint",
+            );
+            page.line("ledger_published_entries", &[], sizes.published.load(Ordering::Relaxed));
+            page.head(
+                "ledger_cosigned_entries",
+                "gauge",
+                "Entries that as many witnesses cosigned as are needed",
+            );
+            page.line("ledger_cosigned_entries", &[], sizes.cosigned.load(Ordering::Relaxed));
         }
         page.0
     }
@@ -262,10 +279,12 @@ mod tests {
         }
         let engine = Engine::new(EngineConfig::default(), State::default());
         let looks = Looks::default();
-        let text = metrics.text(&engine, &looks, 0);
+        let text = metrics.text(&engine, &looks, None, 0);
         assert!(!text.contains("git_last_success"), "{text}");
         looks.good_ms.store(1_000, Ordering::Relaxed);
-        let text = metrics.text(&engine, &looks, 3_500);
+        let sizes = Sizes::default();
+        sizes.published.store(7, Ordering::Relaxed);
+        let text = metrics.text(&engine, &looks, Some(&sizes), 3_500);
         for line in [
             "holdfast_deploys_total{outcome=\"succeeded\"} 1",
             "holdfast_deploys_total{outcome=\"bad\"} 1",
@@ -281,6 +300,8 @@ mod tests {
             "holdfast_plugin_calls_total{verb=\"launch\",class=\"unavailable\"} 1",
             "holdfast_plugin_calls_total{verb=\"launch\",class=\"ok\"} 1",
             "holdfast_git_last_success_age_seconds 2.5",
+            "holdfast_ledger_published_entries 7",
+            "holdfast_ledger_cosigned_entries 0",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
         }

@@ -5,6 +5,7 @@ mod calls;
 mod metrics;
 mod people;
 mod plugins;
+mod publish;
 mod reload;
 mod say;
 mod secrets;
@@ -14,6 +15,9 @@ pub(crate) use answer::Blobs;
 pub(crate) use calls::pullable;
 pub use people::{People, Salt};
 pub use plugins::{PluginSet, PluginsError};
+use publish::Publishing;
+pub use publish::PublishingError;
+pub(crate) use publish::policy as witness_policy;
 pub use reload::Configured;
 pub use source::load_desired;
 
@@ -22,7 +26,8 @@ pub fn unix_ms() -> u64 {
     wall_ms()
 }
 
-use crate::adapters::prometheus::{MetricSourceError, MetricSources};
+use crate::adapters::prometheus::MetricSources;
+use crate::adapters::web::WebError;
 use crate::api::{ApiRequest, Query};
 use crate::operator::{Operator, OperatorError};
 use holdfast_core::engine::{Engine, Input, Now, Output};
@@ -95,7 +100,7 @@ pub enum ShellError {
     #[error(transparent)]
     Registry(#[from] holdfast_registry::ConfigError),
     #[error(transparent)]
-    Metrics(#[from] MetricSourceError),
+    Metrics(#[from] WebError),
     #[error(transparent)]
     Git(#[from] crate::adapters::git::GitError),
     #[error("{0} (`repository.trust` of the configuration)")]
@@ -111,6 +116,8 @@ pub enum ShellError {
     Start { what: &'static str, source: std::io::Error },
     #[error("the ledger stopped: {0}; nothing more was done. The daemon goes on from the ledger when it is started again")]
     LedgerStopped(String),
+    #[error(transparent)]
+    Publishing(#[from] PublishingError),
     #[error("LEDGER_LOSS: entries from {0} on are damaged although they were acknowledged; `holdfast ledger verify` says more")]
     Loss(u64),
 }
@@ -142,6 +149,7 @@ struct Shell {
     tell: fn(RunState),
     in_flight: usize,
     index: Indexer,
+    publishing: Option<Publishing>,
     reader: Reader,
     poke: mpsc::Sender<()>,
     /// The rewritten tip that may be taken, for the source.
@@ -225,6 +233,8 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         source,
     })?;
     index.wake();
+    let (events, inbox) = mpsc::unbounded_channel();
+    let publishing = publish::start(&operator, reader.clone(), boot.epoch, events.clone())?;
     let owner = if state.owner.is_empty() {
         new_owner(format!("{}{}{}", wall_ms(), std::process::id(), dir.display()).as_bytes())
     } else {
@@ -240,7 +250,6 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         epoch: boot.epoch,
         owner: owner.clone(),
     };
-    let (events, inbox) = mpsc::unbounded_channel();
     let socket = operator.socket();
     let (people, known_people) = watch::channel(Arc::new(People::new(&operator, &salt)));
     let api = crate::api::serve(&socket, events.clone(), known_people).map_err(|source| ShellError::Socket {
@@ -284,6 +293,7 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         tell,
         in_flight: 0,
         index,
+        publishing,
         reader,
         poke,
         accepted,
@@ -322,6 +332,8 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         shell.snapshot();
     }
     shell.writer.close()?;
+    // Publishes the last entries.
+    drop(shell.publishing.take());
     outcome
 }
 
@@ -517,11 +529,13 @@ impl Shell {
             self.metrics.entry(entry);
         }
         let (events, index) = (self.world.events.clone(), self.index.clone());
+        let publisher = self.publishing.as_ref().map(|publishing| publishing.publisher.clone());
         let blobs = blobs.into_iter().map(|(digest, bytes)| (digest, bytes.into())).collect();
         self.writer.submit(Batch { entries, blobs }, move |outcome| {
             let event = match outcome {
                 Ok(committed) => {
                     index.wake();
+                    publisher.iter().for_each(|publisher| publisher.wake());
                     Event::Input(Input::Durable { size: committed.size })
                 }
                 Err(error) => {
@@ -559,7 +573,12 @@ impl Shell {
                 let _ = reply.send(self.ready().map(Into::into).map_err(Into::into));
             }
             Query::Metrics => {
-                let text = self.metrics.text(&self.engine, &self.looks, wall_ms());
+                let text = self.metrics.text(
+                    &self.engine,
+                    &self.looks,
+                    self.publishing.as_ref().map(|p| &*p.sizes),
+                    wall_ms(),
+                );
                 let _ = reply.send(Ok(text.into()));
             }
             Query::State => {

@@ -3,7 +3,8 @@
 use super::secrets::SecretStore;
 use super::{Event, PluginSet, PluginsError};
 use crate::adapters::git::is_change;
-use crate::adapters::prometheus::{MetricSourceError, MetricSources};
+use crate::adapters::prometheus::MetricSources;
+use crate::adapters::web::WebError;
 use crate::operator::{self, Operator, OperatorError};
 use holdfast_core::config::EngineConfig;
 use holdfast_core::ids::Digest;
@@ -39,7 +40,7 @@ pub(super) enum Refusal {
     #[error("a registry cannot be used")]
     Registries(#[from] holdfast_registry::ConfigError),
     #[error("a source of metrics cannot be used")]
-    Metrics(#[from] MetricSourceError),
+    Metrics(#[from] WebError),
 }
 
 /// None: nothing changed.

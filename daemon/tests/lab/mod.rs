@@ -178,6 +178,15 @@ impl Lab {
 
     /// Starts the daemon and waits until it is ready.
     pub fn run(&mut self, env: &[(&str, &str)]) {
+        self.start(env);
+        until("a daemon that is ready", || {
+            let ran = self.cli(&["status", "--json"]);
+            (ran.code == 0 && ran.json()["state"] == "ready").then_some(())
+        });
+    }
+
+    /// Starts the daemon.
+    pub fn start(&mut self, env: &[(&str, &str)]) {
         let args = [
             "run",
             "--log-format",
@@ -186,10 +195,6 @@ impl Lab {
             "info,holdfast=debug,holdfast_host=debug",
         ];
         self.daemon = Some(self.spawn("daemon", &args, env));
-        until("a daemon that is ready", || {
-            let ran = self.cli(&["status", "--json"]);
-            (ran.code == 0 && ran.json()["state"] == "ready").then_some(())
-        });
     }
 
     /// SIGKILL.

@@ -55,7 +55,7 @@ MUTANTS = {
         ("check.rs", "            } if !quarantines => return Err(Violation::VerdictAlone),\n            AttemptChange::Phase {\n                to: PhaseName::Leaving", "            } if false => return Err(Violation::VerdictAlone),\n            AttemptChange::Phase {\n                to: PhaseName::Leaving"),
     ],
     "weight-before-proven": [
-        ("plan/unit/forward.rs", "    if c.now < stable_at || c.looked_t() < stable_at {\n", "    if c.now < healthy_since {\n"),
+        ("plan/unit/forward.rs", "    if c.now < stable_at || c.looked_since() < stable_at {\n", "    if c.now < healthy_since {\n"),
     ],
     "skips-the-hold": [
         ("plan/unit/shift.rs", "    let until = attempt.weight_t + hold_ms;\n", "    let until = attempt.weight_t + hold_ms / 2;\n"),
@@ -63,13 +63,13 @@ MUTANTS = {
     "admits-the-quarantined": [
         (
             "plan/rollout.rs",
-            "        if c.workload.quarantined(&request.release, &values, request.attempt).is_some() {\n            continue;\n        }\n",
+            "        if is_quarantined(c, place, &request.release, request) {\n            continue;\n        }\n",
             "",
         ),
         (
             "plan/rollout.rs",
-            "has_failed(c, target, request) || is_kept_out(c, target, spec, request))",
-            "has_failed(c, target, request) || false && is_kept_out(c, target, spec, request))",
+            "has_failed(place, request) || is_kept_out(c, place, request))",
+            "has_failed(place, request) || false && is_kept_out(c, place, request))",
         ),
     ],
     "outage-is-bad": [
@@ -87,6 +87,50 @@ MUTANTS = {
     ],
     "extra-of-another-writer-retired": [
         ("plan/unit/drift.rs", "    let is_ours = number < c.unit.next_generation;\n", "    let is_ours = true;\n"),
+    ],
+    "later-wave-begins-unproven": [
+        ("plan/rollout.rs", "    let members = &places[..(size as usize).min(places.len())];\n", "    let members = &places[..(size as usize).max(places.len())];\n"),
+    ],
+    "job-runs-twice": [
+        (
+            "plan/unit/jobs.rs",
+            "            Some((JobOutcome::Done, _)) => continue,\n",
+            "            Some((JobOutcome::Done, known)) if known.target == *c.target => continue,\n            Some((JobOutcome::Done, _)) => c.act(run(1)),\n",
+        ),
+        ("check.rs", "        JobOutcome::Done | JobOutcome::Running => true,\n        JobOutcome::Failed => false,\n", "        JobOutcome::Running => true,\n        JobOutcome::Failed | JobOutcome::Done => false,\n"),
+    ],
+    "lost-job-under-its-old-name": [
+        ("plan/unit/jobs.rs", "(known.run.max(1) + 1..).find(", "(known.run.max(1)..).find("),
+        ("plan/unit/jobs.rs", "other.name == run_name(&job.name, number)", "other.name != job.name && other.name == run_name(&job.name, number)"),
+    ],
+    "freeze-ignored": [
+        ("plan/rollout.rs", "    if let Some(frozen) = &c.workload.frozen {\n", "    if let Some(frozen) = c.workload.frozen.as_ref().filter(|_| false) {\n"),
+        ("plan/rollout.rs", "    if let Some(frozen) = &place.state.frozen {\n", "    if let Some(frozen) = place.state.frozen.as_ref().filter(|_| false) {\n"),
+        ("check.rs", "    if held || !is_placed(state, workload, name) {\n", "    if !is_placed(state, workload, name) && held {\n"),
+        ("check.rs", '            if held && change.reason == "requested" {\n', '            if held && change.reason.is_empty() {\n'),
+    ],
+    "stale-call-not-waited-out": [
+        ("engine/events.rs", "        if !guarded {\n", "        if !guarded && self.config.call_deadline_ms == 0 {\n"),
+    ],
+    "claim-by-the-own-head": [
+        (
+            "engine/events.rs",
+            "self.state.fence(self.size_at_boot.max(intended.map_or(0, |seq| seq + 1)))",
+            "self.state.fence(self.state.size.max(self.size_at_boot).max(intended.map_or(0, |seq| seq + 1)))",
+        ),
+        ("engine/events.rs", "    of_generations.chain(of_routes).fold(page.high_fence, u64::max)", "    of_generations.chain(of_routes).fold(page.high_fence, |known, _| known)"),
+    ],
+    "one-look-of-new-instances": [
+        ("plan/unit/rolling.rs", "    since.is_some_and(|since| c.looked_since()", "    c.now > 0 || since.is_some_and(|since| c.looked_since()"),
+    ],
+    "probe-of-a-target-that-is-away": [
+        ("engine/events.rs", "(!away && probe.t >= look.asked_t)", "(!away || probe.t <= look.t)"),
+    ],
+    "time-out-before-the-launch": [
+        ("state/fold/unit.rs", "(attempt.launched, attempt.launch_t) = (true, entry.t);", "attempt.launched = true;"),
+    ],
+    "candidate-keeps-the-room": [
+        ("plan/unit/back.rs", "        if (!can.overlap || no_room) && candidate.is_some() {\n", "        if (!can.overlap || no_room && !can.overlap) && candidate.is_some() {\n"),
     ],
     "way-back-for-everybody": [
         ("plan/unit/mod.rs", "    attempt.old.is_none() || attempt.heal ||", "    attempt.old.is_none() || true ||"),

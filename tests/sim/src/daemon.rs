@@ -40,6 +40,9 @@ pub struct Daemon {
     pub head_at_boot: u64,
 }
 
+/// Where nothing keeps stale calls out, a call has landed by then or never will.
+pub const CALL_DEADLINE_MS: u64 = 10_000;
+
 pub fn config() -> EngineConfig {
     EngineConfig {
         plugins: [("edge".to_owned(), Digest::of(b"plugin"))].into(),
@@ -53,6 +56,7 @@ pub fn config() -> EngineConfig {
         settle_ms: 5_000,
         removal_grace_ms: 3_000,
         removals_per_revision: 4,
+        call_deadline_ms: CALL_DEADLINE_MS,
         ..EngineConfig::default()
     }
 }

@@ -71,21 +71,6 @@ impl Heap {
         self.events.first_key_value().map(|((t, _), _)| *t)
     }
 
-    /// Effects on their way land sooner where `cut` says so.
-    pub fn hasten(&mut self, by: u64, cut: impl Fn(&Landing) -> bool) {
-        let late: Vec<(u64, u64)> = self
-            .events
-            .range((by, 0)..)
-            .filter(|(_, event)| matches!(event, Event::Land(landing) if cut(landing)))
-            .map(|(at, _)| *at)
-            .collect();
-        for at in late {
-            if let Some(event) = self.events.remove(&at) {
-                self.push(by, event);
-            }
-        }
-    }
-
     pub fn pop(&mut self) -> Option<(u64, Event)> {
         self.events.pop_first().map(|((t, _), event)| (t, event))
     }

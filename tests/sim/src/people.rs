@@ -6,7 +6,7 @@ use crate::world::World;
 use holdfast_core::engine::{CommandRequest, Input, Person, Wish};
 use holdfast_core::entry::{By, Precondition, RolloutState};
 use holdfast_core::ids::WorkloadId;
-use holdfast_core::state::{JobOutcome, Request, WorkloadState};
+use holdfast_core::state::{JobState, Request, WorkloadState};
 use serde_json::{Value, json};
 
 pub const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "dave"];
@@ -178,11 +178,7 @@ impl World {
         let unpullable = |request: &Request| lost_bytes && request.reason == "ImagePull";
         let bad = |request: &Request| workload.quarantine.contains_key(&request.release) || unpullable(request);
         let asked = |request: &Request| request.paused || (request.state == RolloutState::Halted && !bad(request));
-        let lost = workload
-            .jobs
-            .values()
-            .flat_map(|jobs| jobs.values())
-            .any(|job| job.outcome == JobOutcome::Lost);
+        let lost = workload.jobs.values().flat_map(|jobs| jobs.values()).any(JobState::is_lost);
         let stuck = workload
             .units
             .values()

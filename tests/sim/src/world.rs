@@ -1,6 +1,6 @@
 //! One seed's world: it moves from event to event, first with faults, then without, until everything is at rest.
 
-use crate::daemon::{Daemon, Stopped};
+use crate::daemon::{CALL_DEADLINE_MS, Daemon, Stopped};
 use crate::git::Git;
 use crate::heap::{Event, Heap, Landing};
 use crate::options::{Fault, Faults, Feature, Options, has};
@@ -26,8 +26,6 @@ const ECHO_MS: u64 = 100_000;
 const STEPS_MAX: usize = 120_000;
 /// More than any run writes that comes to rest: an engine that goes round in circles is found out, not waited for.
 const ENTRIES_MAX: u64 = 20_000;
-/// So long after a daemon's death something that it sent may still land on a target without fences.
-const CUT_MS: u64 = 200;
 const HELP_EVERY_MS: u64 = 15_000;
 const REST_LOOK_MS: u64 = 2_000;
 const OWNER: &str = "simowner";
@@ -473,12 +471,13 @@ impl World {
             let never = self.faults.below(Fault::CallLate, 3) == 0;
             // A target without fences is not written to by a call whose time is over: the host cuts it.
             let cut = !self.sites[&call.target].abilities.guarded;
-            let lands = 1 + self.faults.below(Fault::CallLate, if cut { 200 } else { 30_000 });
+            let lands = 1 + self
+                .faults
+                .below(Fault::CallLate, if cut { CALL_DEADLINE_MS - 1 } else { 30_000 });
             if !never {
                 self.heap.push(self.now + lands, Event::Land(landing(false)));
             }
-            let after = if cut { self.now + lands } else { self.now };
-            let at = after + 1 + self.random.below(300);
+            let at = self.now + 1 + self.random.below(300);
             self.heap.push(
                 at,
                 Event::Deliver {
@@ -490,8 +489,9 @@ impl World {
             return;
         }
         let twice = self.faults.strikes(Fault::CallTwice, 6);
-        let at = self.now + self.latency(Fault::Slow);
         let guarded = self.sites[&call.target].abilities.guarded;
+        let latency = self.latency(Fault::Slow);
+        let at = self.now + if guarded { latency } else { latency.min(CALL_DEADLINE_MS - 1) };
         if twice {
             let again = self.now
                 + 1
@@ -591,11 +591,7 @@ impl World {
             )
         });
         if !self.daemons[daemon].stopped_for_good {
-            // Where nothing fences, the connections of the dead are cut before it lives again.
-            let sites = &self.sites;
-            let cut = |landing: &Landing| landing.daemon == daemon && !sites[&landing.call.target].abilities.guarded;
-            self.heap.hasten(self.now + CUT_MS, cut);
-            let down = CUT_MS + 1 + self.random.below(20_000);
+            let down = 1 + self.random.below(20_000);
             self.heap.push(self.now + down, Event::Start { daemon });
         }
     }

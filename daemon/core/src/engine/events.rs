@@ -31,6 +31,15 @@ impl Engine {
                 for target in units {
                     self.set_look(&target, self.now.t);
                 }
+                let open: Vec<(WorkloadId, TargetName)> = self
+                    .state
+                    .workloads
+                    .iter()
+                    .flat_map(|(id, workload)| workload.units.iter().map(move |(target, unit)| (id, target, unit)))
+                    .filter(|(_, _, unit)| unit.intent.is_some())
+                    .map(|(id, target, _)| (id.clone(), target.clone()))
+                    .collect();
+                open.iter().for_each(|(id, target)| self.wait_out(id, target));
             }
             Input::Revision(revision) => self.take_revision(*revision),
             Input::Durable { size } => self.take_durable(size),
@@ -726,9 +735,7 @@ impl Engine {
             Some(fault) => match fault.class {
                 // The effect is unknown: the same verb again, under the same fence.
                 // Of a job only the target knows whether it ran: it is asked for ever.
-                FaultClass::Unavailable | FaultClass::Deadline | FaultClass::Internal => {
-                    open.tries + 1 >= TRIES_PER_INTENT && !is_job
-                }
+                class if class.is_unknown() => open.tries + 1 >= TRIES_PER_INTENT && !is_job,
                 _ => true,
             },
         };
@@ -749,6 +756,7 @@ impl Engine {
             let fence = *fence;
             self.target_entry(&target, TargetChange::Ahead { fence });
         }
+        let is_unknown = fault.as_ref().is_some_and(|fault| fault.class.is_unknown());
         let skipped = sent.len().saturating_sub(SENT_KEPT);
         let body = Outcome {
             intent,
@@ -766,6 +774,9 @@ impl Engine {
                 .map(|s| clip(&format!("{} {} {}", s.method, s.path, s.status), 300))
                 .collect(),
         };
+        if is_unknown {
+            self.wait_out(&workload, &target);
+        }
         self.append(Draft::new(on, vec![intent], Body::Result(body)), By::daemon());
         // What the effect did is known only from a look that begins now.
         let facts = self.unit_facts_mut(&workload, &target);
@@ -781,6 +792,21 @@ fn highest_fence(page: &Page) -> u64 {
     let of_generations = page.generations.iter().map(|generation| generation.fence);
     let of_routes = page.routes.iter().map(|route| route.fence);
     of_generations.chain(of_routes).fold(page.high_fence, u64::max)
+}
+
+impl Engine {
+    /// What the open intent's call did, or will do, is not known. A target that tells stale calls by their fences takes another
+    /// one at once; elsewhere the deadline of a call has to pass first.
+    fn wait_out(&mut self, id: &WorkloadId, target: &TargetName) {
+        let guarded = self.state.unit(id, target).is_none_or(|unit| {
+            let number = unit.intent.as_ref().map(|intent| intent.verb.generation());
+            let generation = number.and_then(|number| unit.generations.get(&number));
+            generation.is_none_or(|generation| generation.can().guarded)
+        });
+        if !guarded {
+            self.unit_facts_mut(id, target).call.not_before = self.now.t + self.config.call_deadline_ms;
+        }
+    }
 }
 
 /// The first `max` bytes, at a character's edge, with a mark where something was cut.

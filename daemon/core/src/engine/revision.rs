@@ -3,6 +3,7 @@
 use super::*;
 use crate::manifest::Places;
 use crate::spec::{TargetSpec, WorkloadSpec};
+use std::cmp::Ordering;
 
 /// People of one revision that are written down; more than that is no review.
 const CONTRIBUTORS_MAX: usize = 100;
@@ -121,87 +122,80 @@ impl Engine {
     }
 
     fn spec_changes(&self, revision: &Revision) -> Vec<(On, SpecObject)> {
-        let mut changes = Vec::new();
-        let on_target = |name: &TargetName| On {
-            target: Some(name.clone()),
-            ..On::default()
-        };
-        for (name, spec) in &revision.targets {
-            let known = self.state.targets.get(name);
-            if known.is_none_or(|known| known.spec.as_deref() != Some(spec) || known.presence != Some(Presence::Present)) {
-                changes.push((
-                    on_target(name),
-                    SpecObject::Target {
-                        presence: Presence::Present,
-                        spec: Some(spec.clone()),
-                    },
-                ));
-            }
-        }
-        for (id, spec) in &revision.workloads {
-            let known = self.state.workloads.get(id);
-            if known.is_none_or(|known| known.spec.as_ref() != Some(spec) || known.presence != Some(Presence::Present)) {
-                changes.push((
-                    On::workload(id),
-                    SpecObject::Workload {
-                        presence: Presence::Present,
-                        spec: Some(spec.clone()),
-                    },
-                ));
-            }
-        }
-        let gone = |unknown: bool| {
+        let (mut named, mut gone) = (Vec::new(), Vec::new());
+        let presence_of = |unknown: bool| {
             if unknown || !revision.absence_proven {
                 Presence::Unknown
             } else {
                 Presence::Absent
             }
         };
-        for (name, target) in self
-            .state
-            .targets
-            .iter()
-            .filter(|(name, target)| target.spec.is_some() && !revision.targets.contains_key(*name))
-        {
-            let presence = gone(revision.unknown_targets.contains(name));
-            if target.presence != Some(presence) {
-                changes.push((on_target(name), SpecObject::Target { presence, spec: None }));
+        for (name, known, wanted) in joined(&self.state.targets, &revision.targets) {
+            let on = || On {
+                target: Some(name.clone()),
+                ..On::default()
+            };
+            let presence = known.and_then(|known| known.presence);
+            match (known.and_then(|known| known.spec.as_deref()), wanted) {
+                (spec, Some(wanted)) if spec != Some(wanted) || presence != Some(Presence::Present) => {
+                    let (presence, spec) = (Presence::Present, Some(wanted.clone()));
+                    named.push((on(), SpecObject::Target { presence, spec }));
+                }
+                (Some(_), None) => {
+                    let now = presence_of(revision.unknown_targets.contains(name));
+                    if presence != Some(now) {
+                        let object = SpecObject::Target {
+                            presence: now,
+                            spec: None,
+                        };
+                        gone.push((on(), object));
+                    }
+                }
+                _ => {}
             }
         }
-        for (id, workload) in self
-            .state
-            .workloads
-            .iter()
-            .filter(|(id, _)| !revision.workloads.contains_key(*id))
-        {
-            let presence = gone(revision.unknown_workloads.contains(id));
-            if workload.presence != Some(presence) {
-                changes.push((On::workload(id), SpecObject::Workload { presence, spec: None }));
+        for (id, known, wanted) in joined(&self.state.workloads, &revision.workloads) {
+            let presence = known.and_then(|known| known.presence);
+            match (known, wanted) {
+                (known, Some(wanted)) => {
+                    let spec = known.and_then(|known| known.spec.as_ref());
+                    if spec != Some(wanted) || presence != Some(Presence::Present) {
+                        let (presence, spec) = (Presence::Present, Some(wanted.clone()));
+                        named.push((On::workload(id), SpecObject::Workload { presence, spec }));
+                    }
+                }
+                (_, None) => {
+                    let now = presence_of(revision.unknown_workloads.contains(id));
+                    if presence != Some(now) {
+                        let object = SpecObject::Workload {
+                            presence: now,
+                            spec: None,
+                        };
+                        gone.push((On::workload(id), object));
+                    }
+                }
             }
         }
-        changes
+        named.append(&mut gone);
+        named
     }
 
     /// Units that would leave: none of them does when they are more than one revision may remove.
     fn held_removals(&self, revision: &Revision, changes: &[(On, SpecObject)]) -> Vec<crate::ids::UnitId> {
-        let gone: BTreeSet<&WorkloadId> = changes
+        // What a workload changes to; none: it goes.
+        let changed: BTreeMap<&WorkloadId, Option<&WorkloadSpec>> = changes
             .iter()
-            .filter(|(_, object)| {
-                matches!(
-                    object,
-                    SpecObject::Workload {
-                        presence: Presence::Absent,
-                        ..
-                    }
-                )
+            .filter_map(|(on, object)| match object {
+                SpecObject::Workload { presence, spec } if *presence != Presence::Unknown => {
+                    Some((on.workload.as_ref()?, spec.as_ref()))
+                }
+                _ => None,
             })
-            .filter_map(|(on, _)| on.workload.as_ref())
             .collect();
         let mut leaving = Vec::new();
         for (id, workload) in &self.state.workloads {
-            let spec = revision.workloads.get(id).or(workload.spec.as_ref()).filter(|_| {
-                !gone.contains(id) && workload.presence != Some(Presence::Absent) || revision.workloads.contains_key(id)
-            });
+            let known = || workload.spec.as_ref().filter(|_| workload.presence != Some(Presence::Absent));
+            let spec = changed.get(id).copied().unwrap_or_else(known);
             for (name, _) in workload
                 .units
                 .iter()
@@ -256,4 +250,23 @@ impl Engine {
         };
         self.append(Draft::new(On::default(), because, Body::Source(source)), by)
     }
+}
+
+/// Two maps in one pass, in the order of their keys: nothing is looked up.
+fn joined<'a, K: Ord, A, B>(
+    left: &'a BTreeMap<K, A>,
+    right: &'a BTreeMap<K, B>,
+) -> impl Iterator<Item = (&'a K, Option<&'a A>, Option<&'a B>)> {
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    std::iter::from_fn(move || {
+        let order = match (left.peek(), right.peek()) {
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let in_left = if order.is_le() { left.next() } else { None };
+        let in_right = if order.is_ge() { right.next() } else { None };
+        let key = in_left.map(|(key, _)| key).or(in_right.map(|(key, _)| key))?;
+        Some((key, in_left.map(|(_, value)| value), in_right.map(|(_, value)| value)))
+    })
 }

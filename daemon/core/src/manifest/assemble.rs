@@ -63,7 +63,9 @@ pub fn assemble(
     for problem in file_problems {
         assembly.push(problem.code, &problem.file, START, &problem.message, file_hint(problem.code));
     }
-    let mut seen: BTreeMap<(bool, &str), Vec<(&str, &Arc<Document>)>> = BTreeMap::new();
+    // By what it is and its name: where it stands.
+    type Places<'a> = Vec<(&'a str, &'a Arc<Document>)>;
+    let mut seen: BTreeMap<(bool, &str), Places> = BTreeMap::new();
     for (file, parsed) in files {
         assembly.desired.absence_proven &= parsed.readable;
         assembly.desired.problems.extend(parsed.problems.iter().cloned());

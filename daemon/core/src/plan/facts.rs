@@ -215,6 +215,8 @@ pub struct CallFacts {
     pub again_at: Option<Millis>,
     pub resume: Option<String>,
     pub progress: String,
+    /// The target keeps no stale call out, and one may be on its way until then: nothing is sent before.
+    pub not_before: Millis,
     /// Routes that were done but did not read back as asked.
     pub route_repeats: u32,
     /// When the last route was intended: the back-off of the next one counts from here.

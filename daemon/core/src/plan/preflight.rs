@@ -17,6 +17,10 @@ const PULLABLE_FRESH_MS: Millis = 300_000;
 /// A way back that could not be pulled is asked for again after so long.
 const PULLABLE_AGAIN_MS: Millis = 60_000;
 
+/// Reason of a refusal: the placement matches no target.
+pub(super) const NOT_PLACED: &str = "placement";
+pub(super) const NOWHERE: &str = "no target matches its placement; nothing runs";
+
 /// Opens the wish, refuses it, or says what it waits on.
 pub(super) fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> RolloutPlan {
     if let Some(plan) = held_back(c, spec)
@@ -33,8 +37,8 @@ pub(super) fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> Rollo
     let known_bad = c.workload.quarantine.get(&wish.release_id);
     let everywhere = known_bad.and_then(|all| all.iter().find(|q| q.values.is_none() && q.attempt >= spec.attempt));
     let quarantine = everywhere.or_else(|| {
-        let mut placed = c.state.placed(c.workload);
-        placed.find_map(|(_, target)| c.workload.quarantined(&wish.release_id, target.captured(), spec.attempt))
+        let mut places = c.state.places(c.workload);
+        places.find_map(|place| c.workload.quarantined(&wish.release_id, place.spec.captured(), spec.attempt))
     });
     let (to, reason, message, cause) = match quarantine {
         Some(quarantine) => {
@@ -45,6 +49,7 @@ pub(super) fn open(c: &RolloutContext, spec: &WorkloadSpec, wish: Wish) -> Rollo
             );
             (RolloutState::Refused, "quarantined", message, Some(quarantine.seq))
         }
+        None if c.state.places(c.workload).next().is_none() => (RolloutState::Refused, NOT_PLACED, NOWHERE.to_owned(), None),
         None => match ask_targets(c, spec, &wish.release, &sources) {
             Err(asking) => return asking,
             Ok(problems) if !problems.is_empty() => (RolloutState::Refused, "check", problems.join("; "), None),
@@ -105,6 +110,9 @@ pub(super) fn check_again(c: &RolloutContext, spec: &WorkloadSpec, request: &Req
     if release.id() != request.release {
         return RolloutPlan::default();
     }
+    if c.state.places(c.workload).next().is_none() {
+        return RolloutPlan::default();
+    }
     match ask_targets(c, spec, &Arc::new(release), &known.sources) {
         Ok(problems) if problems.is_empty() => RolloutPlan {
             records: vec![change(
@@ -133,7 +141,8 @@ fn ask_targets(
     let mut plan = RolloutPlan::default();
     let mut problems = Vec::new();
     let mut unanswered = Vec::new();
-    for (target, target_spec) in c.state.placed(c.workload) {
+    for place in c.state.places(c.workload) {
+        let (target, target_spec) = (place.target, place.spec);
         let plugin = match c.config.plugin_for(target, &target_spec.plugin) {
             Ok(plugin) => plugin,
             Err(problem) => {

@@ -13,7 +13,7 @@ use crate::ids::{Digest, Millis, ReleaseId, Seq, TargetName, WorkloadId};
 use crate::manifest::Places;
 use crate::release::Release;
 use crate::spec::{ArtifactSpec, OnHalt, WorkloadSpec};
-use crate::state::{Claim, KnownTarget, PinState, Request, State, UnitState, WorkloadState};
+use crate::state::{Claim, PinState, Place, Request, State, UnitState, WorkloadState};
 use crate::target::{Abilities, PluginRef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -240,28 +240,30 @@ pub(super) fn ask_pin(c: &RolloutContext, reference: &str, plan: &mut RolloutPla
 /// The present request: admit units by wave, halt, finish.
 fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> RolloutPlan {
     match request.state {
-        RolloutState::Refused if request.reason == "check" => return preflight::check_again(c, spec, request),
+        RolloutState::Refused if matches!(request.reason.as_str(), "check" | preflight::NOT_PLACED) => {
+            return preflight::check_again(c, spec, request);
+        }
         RolloutState::Succeeded => return catch_up(c, spec, request),
         RolloutState::Refused | RolloutState::Aborted | RolloutState::Superseded => return admit_new(c, spec, request),
         RolloutState::Aborting => return go_back(c, request),
         RolloutState::Rolling | RolloutState::Holding | RolloutState::Halted => {}
     }
-    let placed: Vec<(&TargetName, &KnownTarget)> = c.state.placed(c.workload).collect();
-    let total = u32::try_from(placed.len()).unwrap_or(u32::MAX);
-    let failed: Vec<&TargetName> = placed
+    let places: Vec<Place> = c.state.places(c.workload).collect();
+    let total = u32::try_from(places.len()).unwrap_or(u32::MAX);
+    let failed: Vec<&Place> = places
         .iter()
-        .filter(|(target, spec)| has_failed(c, target, spec, request) || is_kept_out(c, target, spec, request))
-        .map(|(target, _)| *target)
+        .filter(|place| has_failed(place, request) || is_kept_out(c, place, request))
         .collect();
     if request.state == RolloutState::Halted {
         return admit_new(c, spec, request);
     }
-    let failed_everywhere = !failed.is_empty() && failed.len() == placed.len();
+    let failed_everywhere = !failed.is_empty() && failed.len() == places.len();
     if failed_everywhere || failed.len() > spec.placement.max_failed.down(total) as usize {
         return halt(c, spec, request, &failed);
     }
-    if placed.is_empty() {
-        return waiting("placement", "no target matches; nothing runs".into(), request.since);
+    if places.is_empty() {
+        let message = preflight::NOWHERE.to_owned();
+        return record(change(c, request, RolloutState::Refused, preflight::NOT_PLACED, message));
     }
     if request.paused {
         return waiting(
@@ -282,7 +284,7 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
         (request.wave as usize).min(last)
     };
     let (size, hold_ms) = sizes[wave];
-    let members = &placed[..(size as usize).min(placed.len())];
+    let members = &places[..(size as usize).min(places.len())];
     if request.state == RolloutState::Holding {
         let until = request.since + hold_ms;
         if c.now >= until || request.advanced > request.seq {
@@ -300,24 +302,16 @@ fn proceed(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollou
     if !plan.records.is_empty() || plan.waiting.is_some() {
         return plan;
     }
-    let lagging = members
-        .iter()
-        .filter(|(target, _)| is_lagging(c, spec, target, request))
-        .count();
+    let is_lagging = |place: &Place| is_lagging(c, spec, place, request);
+    let lagging = members.iter().filter(|place| is_lagging(place)).count();
     let may_lag = lagging <= spec.placement.max_lagging.down(total) as usize;
-    let is_done = |(target, spec): &&(&TargetName, &KnownTarget)| {
-        let unit = c.workload.units.get(*target);
-        unit.is_some_and(|unit| unit.attempt.is_none() && runs(unit, &request.release, spec.captured()))
-    };
-    let missing: Vec<&TargetName> = members
-        .iter()
-        .filter(|member| !is_done(member))
-        .map(|(name, _)| *name)
-        .collect();
-    let is_excused = |target: &&TargetName| failed.contains(target) || (may_lag && is_lagging(c, spec, target, request));
+    let is_done = |place: &Place| place.unit.is_some_and(|unit| unit.attempt.is_none()) && place.runs(&request.release);
+    let missing: Vec<&Place> = members.iter().filter(|place| !is_done(place)).collect();
+    let has_failed = |place: &Place| failed.iter().any(|failed| failed.target == place.target);
+    let is_excused = |place: &&Place| has_failed(place) || (may_lag && is_lagging(place));
     // What is stable nowhere is not through, whoever may fail or lag.
     if missing.len() == members.len() || !missing.iter().all(is_excused) {
-        let names: Vec<&str> = missing.iter().map(|name| name.as_str()).take(5).collect();
+        let names: Vec<&str> = missing.iter().map(|place| place.target.as_str()).take(5).collect();
         return waiting("units", format!("not through yet: {}", names.join(", ")), request.since);
     }
     if wave < last {
@@ -369,17 +363,14 @@ pub(super) fn held_back(c: &RolloutContext, spec: &WorkloadSpec) -> Option<Rollo
         .then(|| waiting("suspended", "its manifest says suspend: true".into(), c.workload.changed_t))
 }
 
-fn halt(c: &RolloutContext, spec: &WorkloadSpec, request: &Request, failed: &[&TargetName]) -> RolloutPlan {
-    let last = failed
-        .first()
-        .and_then(|target| c.workload.units.get(*target))
-        .and_then(|unit| unit.last.as_ref());
+fn halt(c: &RolloutContext, spec: &WorkloadSpec, request: &Request, failed: &[&Place]) -> RolloutPlan {
+    let last = failed.first().and_then(|place| place.unit?.last.as_ref());
     let (reason, why) = last.map_or(("failed", ""), |last| (last.reason.as_str(), last.message.as_str()));
-    let names: Vec<&str> = failed.iter().map(|name| name.as_str()).collect();
+    let names: Vec<&str> = failed.iter().map(|place| place.target.as_str()).collect();
     let message = format!("{} failed: {why}", names.join(", "));
     // What could not be tried anywhere is not known to be bad: it waits for a person.
-    let any_bad = failed.iter().any(|target| {
-        let last = c.workload.units.get(*target).and_then(|unit| unit.last.as_ref());
+    let any_bad = failed.iter().any(|place| {
+        let last = place.unit.and_then(|unit| unit.last.as_ref());
         last.is_none_or(|last| last.request != request.id || last.outcome != AttemptOutcome::CouldNotTry)
     });
     let abort = spec.placement.on_halt == OnHalt::Abort && any_bad;
@@ -434,18 +425,22 @@ fn go_back(c: &RolloutContext, request: &Request) -> RolloutPlan {
 }
 
 /// With the values and config that the target has now: others are another try.
-fn has_failed(c: &RolloutContext, target: &TargetName, spec: &KnownTarget, request: &Request) -> bool {
-    let unit = c.workload.units.get(target).filter(|unit| unit.attempt.is_none());
+fn has_failed(place: &Place, request: &Request) -> bool {
+    let unit = place.unit.filter(|unit| unit.attempt.is_none());
     let last = unit.and_then(|unit| unit.last.as_ref());
-    last.is_some_and(|last| failed_since(last, request) && last.captured == *spec.captured())
+    last.is_some_and(|last| failed_since(last, request) && last.captured == *place.spec.captured())
 }
 
 /// It neither runs there nor may it be tried: going on after a halt does not change that.
-fn is_kept_out(c: &RolloutContext, target: &TargetName, spec: &KnownTarget, request: &Request) -> bool {
-    let values = spec.captured();
-    let unit = c.workload.units.get(target);
-    let idle = unit.is_none_or(|unit| unit.attempt.is_none() && !runs(unit, &request.release, values));
-    idle && c.workload.quarantined(&request.release, values, request.attempt).is_some()
+fn is_kept_out(c: &RolloutContext, place: &Place, request: &Request) -> bool {
+    let busy = place.unit.is_some_and(|unit| unit.attempt.is_some());
+    !busy && !place.runs(&request.release) && is_quarantined(c, place, &request.release, request)
+}
+
+fn is_quarantined(c: &RolloutContext, place: &Place, release: &ReleaseId, request: &Request) -> bool {
+    c.workload
+        .quarantined(release, place.spec.captured(), request.attempt)
+        .is_some()
 }
 
 fn failed_since(last: &crate::state::LastAttempt, request: &Request) -> bool {
@@ -455,57 +450,36 @@ fn failed_since(last: &crate::state::LastAttempt, request: &Request) -> bool {
 }
 
 /// Unreachable for longer than the manifest allows others to wait for it.
-fn is_lagging(c: &RolloutContext, spec: &WorkloadSpec, target: &TargetName, request: &Request) -> bool {
-    let unit = c.workload.units.get(target);
-    let done = unit.is_some_and(|unit| {
-        let current = unit.current.and_then(|number| unit.generations.get(&number));
-        unit.attempt.is_none() && current.is_some_and(|current| current.release == request.release)
-    });
-    !done
-        && c.state.targets.get(target).is_some_and(|state| {
-            let since = state.unreachable_t.max(request.began);
-            state.unreachable.is_some() && c.now.saturating_sub(since) >= spec.placement.lag_after_ms
+fn is_lagging(c: &RolloutContext, spec: &WorkloadSpec, place: &Place, request: &Request) -> bool {
+    let since = place.state.unreachable_t.max(request.began);
+    let is_away = place.state.unreachable.is_some() && c.now.saturating_sub(since) >= spec.placement.lag_after_ms;
+    is_away
+        && !place.unit.is_some_and(|unit| {
+            unit.attempt.is_none() && unit.current().is_some_and(|current| current.release == request.release)
         })
 }
 
-/// Whether the unit's current generation is this release with these captured values.
-pub fn runs(unit: &UnitState, release: &ReleaseId, captured: &Digest) -> bool {
-    let current = unit.current.and_then(|number| unit.generations.get(&number));
-    current.is_some_and(|generation| generation.release == *release && generation.captured == *captured)
-}
-
 /// Units that do not run the request's release begin an attempt, unless something holds them.
-fn admit(c: &RolloutContext, request: &Request, members: &[(&TargetName, &KnownTarget)]) -> RolloutPlan {
+fn admit(c: &RolloutContext, request: &Request, members: &[Place]) -> RolloutPlan {
     let mut plan = RolloutPlan::default();
-    for (target, spec) in members {
-        let unit = c.workload.units.get(*target);
-        let values = spec.captured();
-        let is_busy = unit.is_some_and(|unit| {
-            unit.attempt.is_some()
-                || unit.intent.is_some()
-                || unit.phase == PhaseName::Leaving
-                || runs(unit, &request.release, values)
-        });
-        if is_busy || has_failed(c, target, spec, request) {
+    for place in members {
+        let is_busy = place
+            .unit
+            .is_some_and(|unit| unit.attempt.is_some() || unit.intent.is_some() || unit.phase == PhaseName::Leaving);
+        if is_busy || place.runs(&request.release) || has_failed(place, request) {
             continue;
         }
-        if c.workload.quarantined(&request.release, values, request.attempt).is_some() {
+        if is_quarantined(c, place, &request.release, request) {
             continue;
         }
-        begin(c, &mut plan, target, spec, &request.release, request);
+        begin(c, &mut plan, place, &request.release, request);
     }
     plan
 }
 
 /// One attempt, with what the plugin says that this release can do there.
-fn begin(
-    c: &RolloutContext,
-    plan: &mut RolloutPlan,
-    target: &TargetName,
-    spec: &KnownTarget,
-    release: &ReleaseId,
-    request: &Request,
-) {
+fn begin(c: &RolloutContext, plan: &mut RolloutPlan, place: &Place, release: &ReleaseId, request: &Request) {
+    let Place { target, spec, unit, .. } = *place;
     let values = spec.captured();
     let since = request.since;
     let mut wait = |on: &str, message: String| {
@@ -516,22 +490,19 @@ fn begin(
             until: None,
         });
     };
-    let claim = c.state.targets.get(target).map(|target| &target.claim);
-    if let Some(Claim::Conflict(owner)) = claim {
+    if let Claim::Conflict(owner) = &place.state.claim {
         return wait("conflict", format!("it belongs to owner {owner}; nothing there is touched"));
     }
-    if let Some(Claim::Ahead(fence)) = claim {
+    if let Claim::Ahead(fence) = &place.state.claim {
         return wait("ledger-loss", format!("it has seen fence {fence}, above this ledger's head"));
     }
-    let frozen = c.state.targets.get(target).and_then(|target| target.frozen.as_ref());
-    if let Some(frozen) = frozen {
+    if let Some(frozen) = &place.state.frozen {
         return wait("frozen", format!("frozen by {}: {}", frozen.by, frozen.reason));
     }
     let plugin = match c.config.plugin_for(target, &spec.plugin) {
         Ok(plugin) => plugin,
         Err(message) => return wait("plugin", message),
     };
-    let unit = c.workload.units.get(target);
     let same = |number: &&u32| {
         let state = unit.and_then(|unit| unit.generations.get(number));
         state.is_some_and(|state| state.release == *release && state.captured == *values)
@@ -582,14 +553,12 @@ fn catch_up(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollo
     if request.paused || held_back(c, spec).is_some() {
         return RolloutPlan::default();
     }
-    let placed: Vec<(&TargetName, &KnownTarget)> = c.state.placed(c.workload).collect();
-    let is_late = |target: &TargetName, target_spec: &KnownTarget| {
-        let unit = c.workload.units.get(target);
-        !has_failed(c, target, target_spec, request)
-            && !unit.is_some_and(|unit| unit.attempt.is_some() || runs(unit, &request.release, target_spec.captured()))
+    let is_late = |place: &Place| {
+        let busy = place.unit.is_some_and(|unit| unit.attempt.is_some());
+        !busy && !place.runs(&request.release) && !has_failed(place, request)
     };
-    let late: Vec<(&TargetName, &KnownTarget)> = placed.into_iter().filter(|(name, spec)| is_late(name, spec)).collect();
-    let (laggards, changed): (Vec<_>, Vec<_>) = late.into_iter().partition(|(target, _)| is_behind(c, target, request));
+    let late = c.state.places(c.workload).filter(is_late);
+    let (laggards, changed): (Vec<Place>, Vec<Place>) = late.partition(|place| is_behind(place, request));
     if !changed.is_empty() {
         let mut draft = change(
             c,
@@ -601,19 +570,16 @@ fn catch_up(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Rollo
         set_wave(&mut draft, 0);
         return record(draft);
     }
-    let back: Vec<_> = laggards
+    let back: Vec<Place> = laggards
         .into_iter()
-        .filter(|(target, _)| c.state.targets.get(*target).is_some_and(|state| state.unreachable.is_none()))
+        .filter(|place| place.state.unreachable.is_none())
         .collect();
     admit(c, request, &back)
 }
 
 /// It runs another release than the one that succeeded: it was away when the others got it.
-fn is_behind(c: &RolloutContext, target: &TargetName, request: &Request) -> bool {
-    let Some(unit) = c.workload.units.get(target) else {
-        return false;
-    };
-    let current = unit.current.and_then(|number| unit.generations.get(&number));
+fn is_behind(place: &Place, request: &Request) -> bool {
+    let current = place.unit.and_then(UnitState::current);
     current.is_some_and(|current| current.release != request.release)
 }
 
@@ -626,19 +592,12 @@ fn admit_new(c: &RolloutContext, spec: &WorkloadSpec, request: &Request) -> Roll
     if request.paused || held_back(c, spec).is_some() {
         return plan;
     }
-    for (target, target_spec) in c.state.placed(c.workload) {
-        let unit = c.workload.units.get(target);
-        let is_new = unit.is_none_or(|unit| {
+    for place in c.state.places(c.workload) {
+        let is_new = place.unit.is_none_or(|unit| {
             unit.current.is_none() && unit.attempt.is_none() && unit.intent.is_none() && unit.phase == PhaseName::Absent
         });
-        let failed = has_failed(c, target, target_spec, request);
-        if is_new
-            && !failed
-            && c.workload
-                .quarantined(release, target_spec.captured(), request.attempt)
-                .is_none()
-        {
-            begin(c, &mut plan, target, target_spec, release, request);
+        if is_new && !has_failed(&place, request) && !is_quarantined(c, &place, release, request) {
+            begin(c, &mut plan, &place, release, request);
         }
     }
     plan

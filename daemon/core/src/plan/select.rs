@@ -215,8 +215,11 @@ fn is_quarantined(c: &RolloutContext, spec: &WorkloadSpec, artifact: &str, diges
         .collect();
     let Some(digests) = digests else { return false };
     let release = Release::from_spec(spec, &digests).id();
-    let mut placed = c.state.placed(c.workload);
-    placed.any(|(_, target)| c.workload.quarantined(&release, target.captured(), spec.attempt).is_some())
+    let mut places = c.state.places(c.workload);
+    places.any(|place| {
+        let quarantine = c.workload.quarantined(&release, place.spec.captured(), spec.attempt);
+        quarantine.is_some()
+    })
 }
 
 fn take(

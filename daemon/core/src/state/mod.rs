@@ -14,7 +14,7 @@ pub use workload::{
 };
 
 use crate::entry::SourceProblem;
-use crate::ids::{Digest, Millis, Seq, TargetName, WorkloadId, fence};
+use crate::ids::{Digest, Millis, ReleaseId, Seq, TargetName, WorkloadId, fence};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,6 +42,23 @@ pub struct State {
     /// Plugins that ever drove something here, by digest: the ledger holds each as a blob.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub plugins: BTreeMap<Digest, String>,
+}
+
+/// A target that a workload is placed on, and what is there of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub target: &'a TargetName,
+    pub state: &'a TargetState,
+    pub spec: &'a KnownTarget,
+    pub unit: Option<&'a UnitState>,
+}
+
+impl Place<'_> {
+    /// Whether the current generation is this release with the values that the target has now.
+    pub fn runs(&self, release: &ReleaseId) -> bool {
+        let current = self.unit.and_then(UnitState::current);
+        current.is_some_and(|current| current.release == *release && current.captured == *self.spec.captured())
+    }
 }
 
 /// Nothing new begins here.
@@ -93,12 +110,24 @@ impl State {
         self.targets.get(name)?.present()
     }
 
-    /// Targets that the workload's manifest places it on, in name order.
-    pub fn placed<'a>(&'a self, workload: &'a WorkloadState) -> impl Iterator<Item = (&'a TargetName, &'a KnownTarget)> {
+    /// Targets that the workload's manifest places it on, in name order, with what is there of it.
+    pub fn places<'a>(&'a self, workload: &'a WorkloadState) -> impl Iterator<Item = Place<'a>> {
         let placement = workload.placement();
-        self.targets.iter().filter_map(move |(name, target)| {
-            let target = target.present()?;
-            placement?.includes(name, &target.labels).then_some((name, target))
+        // Both are in name order, so no target is looked up among the units.
+        let mut units = workload.units.iter().peekable();
+        self.targets.iter().filter_map(move |(name, state)| {
+            let spec = state.present()?;
+            if !placement?.includes(name, &spec.labels) {
+                return None;
+            }
+            while units.next_if(|(at, _)| *at < name).is_some() {}
+            let unit = units.next_if(|(at, _)| *at == name).map(|(_, unit)| unit);
+            Some(Place {
+                target: name,
+                state,
+                spec,
+                unit,
+            })
         })
     }
 

@@ -67,6 +67,16 @@ impl Default for UnitState {
 }
 
 impl UnitState {
+    pub fn current(&self) -> Option<&GenState> {
+        self.generations.get(&self.current?)
+    }
+
+    /// Something of this release is here, or was the last that was tried.
+    pub fn knows(&self, release: &ReleaseId) -> bool {
+        self.generations.values().any(|generation| generation.release == *release)
+            || self.last.as_ref().is_some_and(|last| last.release == *release)
+    }
+
     pub fn has_proven(&self, release: &ReleaseId, captured: &Digest) -> bool {
         self.proven.iter().any(|(r, c)| r == release && c == captured)
     }

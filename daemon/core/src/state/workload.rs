@@ -127,9 +127,22 @@ pub struct JobState {
     pub seq: Seq,
     /// The manifest's `attempt` number at the time: a failed job is tried again under a higher one.
     pub attempt: u32,
+    /// Which run of the job it is, from 1.
+    #[serde(default)]
+    pub run: u32,
+    /// It was lost, and a person said to run it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     pub t: Millis,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+impl JobState {
+    /// It was lost, and nobody has said yet what to do about it.
+    pub fn is_lost(&self) -> bool {
+        self.outcome == JobOutcome::Lost && !self.again
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

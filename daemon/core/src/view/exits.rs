@@ -2,7 +2,7 @@
 
 use super::{WorkloadView, awaited_step};
 use crate::entry::{PhaseName, RolloutState};
-use crate::state::{JobOutcome, Request, State, WorkloadState};
+use crate::state::{JobState, Request, State, WorkloadState};
 
 /// Of what is not one workload's.
 pub(super) fn of_all(state: &State) -> Vec<String> {
@@ -12,7 +12,7 @@ pub(super) fn of_all(state: &State) -> Vec<String> {
     let frozen = state.targets.iter().filter(|(_, target)| target.frozen.is_some());
     exits.extend(frozen.map(|(name, _)| format!("holdfast thaw --target {name}")));
     if state.heal_guard.is_some() {
-        exits.push("holdfast allow-heals".into());
+        exits.extend(commands("heal-guard", ""));
     }
     exits
 }
@@ -20,17 +20,17 @@ pub(super) fn of_all(state: &State) -> Vec<String> {
 pub(super) fn of_workload(name: &str, workload: &WorkloadState) -> Vec<String> {
     let mut exits = Vec::new();
     if workload.frozen.is_some() {
-        exits.push(format!("holdfast thaw {name}"));
+        exits.extend(commands("frozen", name));
     }
     if let Some(request) = &workload.request {
         of_request(name, workload, request, &mut exits);
     }
     let jobs = workload.jobs.values().flat_map(|jobs| jobs.values());
-    if jobs.into_iter().any(|job| job.outcome == JobOutcome::Lost) {
-        add(&mut exits, format!("holdfast retry {name}"));
+    if jobs.into_iter().any(JobState::is_lost) {
+        add(&mut exits, commands("job-lost", name));
     }
     if workload.units.values().any(|unit| unit.held) {
-        exits.push(format!("holdfast allow-removals {name}"));
+        exits.extend(commands("removal-guard", name));
     }
     exits
 }
@@ -39,14 +39,14 @@ fn of_request(name: &str, workload: &WorkloadState, request: &Request, exits: &m
     let quarantined = workload.quarantine.contains_key(&request.release);
     let at = |phases: &[PhaseName]| workload.units.values().any(|unit| phases.contains(&unit.phase));
     match request.state {
-        RolloutState::Rolling | RolloutState::Holding if request.paused => exits.push(format!("holdfast resume {name}")),
+        RolloutState::Rolling | RolloutState::Holding if request.paused => exits.extend(commands("paused", name)),
         RolloutState::Rolling | RolloutState::Holding => {
             if awaited_step(workload).is_some() {
-                exits.push(format!("holdfast approve {name}"));
+                exits.extend(commands("approval", name));
             }
             exits.push(format!("holdfast pause {name}"));
             if request.state == RolloutState::Holding || at(&[PhaseName::Shifting, PhaseName::Baking]) {
-                exits.push(format!("holdfast advance {name}"));
+                exits.extend(commands("hold", name));
             }
         }
         RolloutState::Halted if quarantined => exits.push(format!("holdfast resume {name}")),
@@ -81,48 +81,64 @@ pub(super) fn add_waits(workload: &mut WorkloadView, name: &str) {
         .chain(&workload.waiting)
         .map(|wait| wait.on.as_str())
         .collect();
+    // Who froze what is in State: of the workload, or of the target.
+    let waits = waits.into_iter().filter(|on| *on != "frozen");
+    let waits: Vec<String> = waits.flat_map(|on| commands(on, name)).collect();
     let is_stalled = workload
         .units
         .iter()
         .any(|unit| unit.overlays.iter().any(|over| over.name == "stalled"));
-    let waits_for_heals = waits.contains(&"heal-guard");
+    add(&mut workload.exits, waits);
     if is_stalled {
-        add(&mut workload.exits, format!("holdfast retry {name}"));
-    }
-    if waits_for_heals {
-        add(&mut workload.exits, "holdfast allow-heals".into());
+        add(&mut workload.exits, commands("stalled", name));
     }
 }
 
-fn add(exits: &mut Vec<String>, exit: String) {
-    if !exits.contains(&exit) {
-        exits.push(exit);
+fn add(exits: &mut Vec<String>, more: Vec<String>) {
+    for exit in more {
+        if !exits.contains(&exit) {
+            exits.push(exit);
+        }
     }
+}
+
+/// The commands that end a wait on this word: every wait that a person can end is here, and only here.
+fn commands(on: &str, name: &str) -> Vec<String> {
+    let verbs: &[&str] = match on {
+        "approval" => &["approve"],
+        "paused" => &["resume"],
+        "frozen" => &["thaw"],
+        "removal-guard" => &["allow-removals"],
+        "job-lost" | "stalled" => &["retry"],
+        "decision" => &["abort", "advance"],
+        "hold" | "wave-hold" | "bake" | "analysis" => &["advance"],
+        "heal-guard" => return vec!["holdfast allow-heals".into()],
+        _ => &[],
+    };
+    verbs.iter().map(|verb| format!("holdfast {verb} {name}")).collect()
 }
 
 /// What ends a wait on this word.
 pub(super) fn end_of(on: &str, name: &str) -> String {
-    match on {
-        "approval" => format!("`holdfast approve {name}`"),
-        "paused" => format!("`holdfast resume {name}`"),
-        "frozen" => format!("`holdfast thaw {name}`, or of its target"),
-        "suspended" => "a commit that takes `suspend` back".to_owned(),
-        "heal-guard" => "`holdfast allow-heals`, or the end of the hour".to_owned(),
-        "removal-guard" => format!("`holdfast allow-removals {name}`"),
-        "job-lost" => format!("`holdfast retry {name}`, once somebody knows what the job did"),
-        "stalled" => format!("`holdfast retry {name}`, once the cause is known"),
-        "decision" => format!("`holdfast abort {name}` or `holdfast advance {name}`"),
-        "hold" | "wave-hold" | "analysis" => format!("`holdfast advance {name}`, or its own end"),
-        "conflict" => "the other owner's leaving the target".to_owned(),
-        "ledger-loss" => "the operator, once the loss is looked into".to_owned(),
-        "plugin" => "a binding in the operator's configuration".to_owned(),
-        "placement" => "a target that the placement matches".to_owned(),
-        "dependency" => "the other workload's going live".to_owned(),
-        "way-back" => "artifacts that can be pulled again, or the operator's policy".to_owned(),
-        "telemetry" => "counts that the new generation reports".to_owned(),
-        "room" => "room on the target".to_owned(),
-        "pin" | "selection" => "an answer of the registry".to_owned(),
-        "check" | "call" | "diff" | "diagnosis" | "job" | "retry" | "target" => "an answer of the target".to_owned(),
-        _ => String::new(),
-    }
+    let said: Vec<String> = commands(on, name).iter().map(|command| format!("`{command}`")).collect();
+    let said = said.join(" or ");
+    let otherwise = match on {
+        "frozen" => ", or of its target",
+        "heal-guard" => ", or the end of the hour",
+        "job-lost" => ", once somebody knows what the job did",
+        "stalled" => ", once the cause is known",
+        "hold" | "wave-hold" | "bake" | "analysis" => ", or its own end",
+        "suspended" => "a commit that takes `suspend` back",
+        "conflict" => "the other owner's leaving the target",
+        "ledger-loss" => "the operator, once the loss is looked into",
+        "plugin" => "a binding in the operator's configuration",
+        "dependency" => "the other workload's going live",
+        "way-back" => "artifacts that can be pulled again, or the operator's policy",
+        "telemetry" => "counts that the new generation reports",
+        "room" => "room on the target",
+        "pin" | "selection" => "an answer of the registry",
+        "check" | "call" | "diff" | "diagnosis" | "job" | "retry" | "target" => "an answer of the target",
+        _ => "",
+    };
+    said + otherwise
 }

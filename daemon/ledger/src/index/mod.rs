@@ -22,7 +22,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-const BATCH_ENTRIES: u64 = 1_000;
+/// Whole blocks of the records.
+const BATCH_ENTRIES: u64 = 4_096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {

@@ -6,16 +6,19 @@ use super::IndexError;
 use super::keys::{By, keys};
 use crate::merkle::Hash;
 use holdfast_core::entry::{Body, Entry};
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-const CACHE_BYTES: u64 = 8 << 20;
+const CACHE_BYTES: u64 = 32 << 20;
 const META: &str = "meta";
 const TIME: &str = "time";
 const PROGRESS: &str = "progress";
 /// Part of the directory's name: another layout never meets these bytes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// A key has one record for so many entries: their low bytes, ascending.
+const BLOCK_BITS: u32 = 8;
 
 /// How far a segment has come, and of which log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,24 +146,40 @@ impl SegmentIndex {
         Ok(bytes.and_then(|bytes| Progress::parse(&bytes)))
     }
 
-    /// Adds entries, and only then says that it has them: a kill in between means that the same keys are written again.
+    /// Adds entries, and only then says that it has them: a kill in between means that the same records are written again.
     pub fn insert(&self, entries: &[Entry], last_leaf: Hash, mut epoch: u64) -> Result<Progress, IndexError> {
-        let mut batches: Vec<sled::Batch> = self.trees.iter().map(|_| sled::Batch::default()).collect();
+        let mut records: Vec<BTreeMap<Vec<u8>, Vec<u8>>> = vec![BTreeMap::new(); self.trees.len()];
         let mut times = sled::Batch::default();
-        let mut next = 0;
+        let mut last_t = None;
+        let first = entries.first().map_or(0, |entry| entry.seq);
         for entry in entries {
             if let Body::Term(term) = &entry.body {
                 epoch = term.epoch;
             }
             for (by, key) in keys(entry, epoch) {
-                batches[by.at()].insert(key_of(&key_prefix(&key), entry.seq), &[] as &[u8]);
+                let record = records[by.at()].entry(key_of(&key_prefix(&key), entry.seq >> BLOCK_BITS));
+                record.or_default().push(entry.seq as u8);
             }
-            times.insert(key_of(&entry.t.to_be_bytes(), entry.seq), &[] as &[u8]);
-            next = entry.seq + 1;
+            // The first of those that came at the same time is enough to find them.
+            if last_t.replace(entry.t) != Some(entry.t) {
+                times.insert(key_of(&entry.t.to_be_bytes(), entry.seq), &[] as &[u8]);
+            }
         }
+        let next = first + entries.len() as u64;
         let progress = Progress { next, last_leaf, epoch };
         guarded(&self.dir, || {
-            for (tree, batch) in self.trees.iter().zip(batches) {
+            for (tree, records) in self.trees.iter().zip(records) {
+                let mut batch = sled::Batch::default();
+                for (key, mut record) in records {
+                    // The block's beginning may have been indexed before.
+                    if seq_of(&key) == Some(first >> BLOCK_BITS)
+                        && let Some(before) = tree.get(&key)?
+                    {
+                        let earlier = before.iter().filter(|low| **low < first as u8).copied();
+                        record = earlier.chain(record).collect();
+                    }
+                    batch.insert(key, record);
+                }
                 tree.apply_batch(batch)?;
             }
             self.time.apply_batch(times)?;
@@ -181,18 +200,20 @@ impl SegmentIndex {
             .collect();
         guarded(&self.dir, || {
             let mut found = Vec::new();
-            for item in self.trees[by.at()].range(key_of(&prefix, from)..key_of(&prefix, to)).rev() {
+            let blocks = key_of(&prefix, from >> BLOCK_BITS)..=key_of(&prefix, to.saturating_sub(1) >> BLOCK_BITS);
+            for item in self.trees[by.at()].range(blocks).rev() {
                 if found.len() >= limit {
                     break;
                 }
-                let Some(seq) = seq_of(&item?.0) else { continue };
-                let mut has_all = true;
+                let (key, record) = item?;
+                let Some(block) = seq_of(&key) else { continue };
+                let mut lows = record.to_vec();
                 for (tree, prefix) in &others {
-                    has_all = has_all && tree.contains_key(key_of(prefix, seq))?;
+                    let other = tree.get(key_of(prefix, block))?.unwrap_or_default();
+                    lows.retain(|low| other.binary_search(low).is_ok());
                 }
-                if has_all {
-                    found.push(seq);
-                }
+                let seqs = lows.iter().rev().map(|low| block << BLOCK_BITS | u64::from(*low));
+                found.extend(seqs.filter(|seq| (from..to).contains(seq)).take(limit - found.len()));
             }
             Ok(found)
         })

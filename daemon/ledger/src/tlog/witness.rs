@@ -52,6 +52,10 @@ impl Policy {
         Ok(Self { needed, witnesses })
     }
 
+    pub fn needed(&self) -> usize {
+        self.needed
+    }
+
     pub fn witnesses(&self) -> &[VerifierKey] {
         &self.witnesses
     }

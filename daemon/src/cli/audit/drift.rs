@@ -32,6 +32,7 @@ pub(super) fn drift(book: &Book, args: &DriftArgs, limit: usize, out: &Out) -> R
         .collect();
     let any = !found.is_empty();
     let (shown, left_out) = within_limit(found, limit);
+    book.show(shown.iter().map(|(entry, _)| entry.seq));
     if out.is_json {
         let shown: Vec<&Entry> = shown.iter().map(|(entry, _)| *entry).collect();
         out.json(&json!({ "as_of": book.as_of(), "drift": shown, "left_out": left_out }));

@@ -1,5 +1,6 @@
 //! `audit`: what ran where, when, by whose commit, and why. Read from the ledger alone.
 
+mod attest;
 mod deploy;
 mod dora;
 mod drift;
@@ -13,7 +14,8 @@ pub use deploy::deploy_and_workload;
 
 use super::book::Book;
 use super::error::{CliError, NEGATIVE};
-use super::ledger::what;
+use super::ledger::proofs::write_proof;
+use super::ledger::{self, ledger_dir, what};
 use super::show::{Out, Tone};
 use crate::api::FindBy;
 use deploy::{Deploy, began, deploy, workloads_named};
@@ -62,6 +64,13 @@ pub enum AuditCommand {
         #[command(flatten)]
         of: Of,
     },
+    /// A deploy as a signed statement: in-toto with a SLSA verification summary, in a DSSE envelope
+    Attest {
+        /// Deploy id, as in d1-42, or WORKLOAD@TARGET for its newest
+        what: String,
+        #[command(flatten)]
+        of: Of,
+    },
     /// What ran or was there without being authorised
     Drift {
         #[command(flatten)]
@@ -98,6 +107,9 @@ pub struct Of {
     /// As it was after this many entries, or at this time
     #[arg(long, value_name = "SEQ|TIME")]
     as_of: Option<AsOf>,
+    /// Also write the entries that the answer rests on to DIR, each with its tlog-proof
+    #[arg(long, value_name = "DIR")]
+    proof: Option<PathBuf>,
     /// The newest so many rows; 0: all
     #[arg(long, default_value_t = 100)]
     limit: usize,
@@ -116,30 +128,44 @@ pub fn run(config: &Path, command: &AuditCommand, out: &Out) -> Result<ExitCode,
         | AuditCommand::Workload { of, .. }
         | AuditCommand::Tags { of, .. }
         | AuditCommand::Why { of, .. }
+        | AuditCommand::Attest { of, .. }
         | AuditCommand::Drift { of, .. }
         | AuditCommand::Unsigned { of }
         | AuditCommand::Dora { of, .. } => of,
         AuditCommand::Retention { args, of } => return retention::retention(config, args, of, out),
     };
     let book = Book::open(config, of.dir.as_deref(), of.as_of.as_ref())?;
+    let code = answer(config, &book, command, of, out)?;
+    if let Some(into) = &of.proof {
+        let dir = ledger_dir(config, of.dir.as_deref())?;
+        let ledger = ledger::open(&dir)?;
+        for seq in book.shown() {
+            write_proof(&dir, &ledger, seq, into)?;
+        }
+    }
+    Ok(code)
+}
+
+fn answer(config: &Path, book: &Book, command: &AuditCommand, of: &Of, out: &Out) -> Result<ExitCode, CliError> {
     match command {
-        AuditCommand::Digest { digest, .. } => of_digest(&book, digest, of.limit(), out),
+        AuditCommand::Digest { digest, .. } => of_digest(book, digest, of.limit(), out),
         AuditCommand::Target { target, .. } => {
             let entries = book.find(&[(FindBy::Target, target), (FindBy::Kind, "attempt")])?;
-            table(deploys(&book, &entries)?, &[], of.limit(), &book, out)
+            table(deploys(book, &entries)?, &[], of.limit(), book, out)
         }
         AuditCommand::Workload { workload, .. } => {
             let mut entries = Vec::new();
-            for name in workloads_named(&book, workload)? {
+            for name in workloads_named(book, workload)? {
                 entries.extend(book.find(&[(FindBy::Workload, &name), (FindBy::Kind, "attempt")])?);
             }
-            table(deploys(&book, &entries)?, &[], of.limit(), &book, out)
+            table(deploys(book, &entries)?, &[], of.limit(), book, out)
         }
-        AuditCommand::Tags { args, .. } => tags::tags(&book, args, out),
-        AuditCommand::Why { what: wanted, .. } => why::why(&book, wanted, out),
-        AuditCommand::Drift { args, .. } => drift::drift(&book, args, of.limit(), out),
-        AuditCommand::Unsigned { .. } => unsigned(&book, of.limit(), out),
-        AuditCommand::Dora { args, .. } => dora::dora(config, &book, args, of, out),
+        AuditCommand::Tags { args, .. } => tags::tags(book, args, out),
+        AuditCommand::Why { what: wanted, .. } => why::why(book, wanted, out),
+        AuditCommand::Attest { what: wanted, .. } => attest::attest(config, book, wanted, out),
+        AuditCommand::Drift { args, .. } => drift::drift(book, args, of.limit(), out),
+        AuditCommand::Unsigned { .. } => unsigned(book, of.limit(), out),
+        AuditCommand::Dora { args, .. } => dora::dora(config, book, args, of, out),
         AuditCommand::Retention { .. } => Ok(ExitCode::SUCCESS),
     }
 }
@@ -223,6 +249,15 @@ fn as_of_line(book: &Book, out: &Out) {
 
 fn table(found: Vec<Deploy>, seen: &[Value], limit: usize, book: &Book, out: &Out) -> Result<ExitCode, CliError> {
     let (found, left_out) = within_limit(found, limit);
+    for deploy in &found {
+        book.show(
+            deploy
+                .entries
+                .iter()
+                .copied()
+                .chain(deploy.causes.iter().map(|cause| cause.seq)),
+        );
+    }
     if out.is_json {
         out.json(&json!({ "as_of": book.as_of(), "deploys": found, "seen": seen, "left_out": left_out }));
         return Ok(ExitCode::SUCCESS);

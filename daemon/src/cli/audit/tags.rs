@@ -35,12 +35,14 @@ pub(super) fn tags(book: &Book, args: &TagsArgs, out: &Out) -> Result<ExitCode, 
     }
     let events: Vec<[String; 4]> = entries.iter().filter_map(event).collect();
     let mut spans: Vec<Observation> = Vec::new();
+    book.show(entries.iter().map(|entry| entry.seq));
     for root in book.find(&[(FindBy::Kind, "observation-root")])? {
         let Some(digest) = root.blobs.get("observations") else {
             continue;
         };
         let seen: Vec<Observation> = serde_json::from_slice(&book.blob(digest)?)
             .map_err(|error| CliError::usage(format!("the observations of entry {} cannot be read: {error}", root.seq), ""))?;
+        book.show([root.seq]);
         let of_this = seen.into_iter().filter(|one| one.reference == args.reference);
         spans.extend(of_this.filter(|one| within(&one.first) || within(&one.last)));
     }

@@ -51,19 +51,8 @@ impl FromStr for AsOf {
 
 /// Milliseconds since 1970 of a wall time as entries have it; none: it is not one.
 pub fn wall_ms(wall: &str) -> Option<u64> {
-    let Time(wall) = wall.parse().ok()?;
-    let part = |from: usize, to: usize| wall.get(from..to)?.parse::<u64>().ok();
-    let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Days from civil, after Howard Hinnant: years begin in March.
-    let year = if month <= 2 { year.checked_sub(1)? } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = (year % 400) * 365 + (year % 400) / 4 - (year % 400) / 100 + day_of_year;
-    let days = ((year / 400) * 146_097 + day_of_era).checked_sub(719_468)?;
-    let seconds = days * 86_400 + part(11, 13)? * 3_600 + part(14, 16)? * 60 + part(17, 19)?;
-    Some(seconds * 1_000 + part(20, 23)?)
+    let at: jiff::Timestamp = wall.parse().ok()?;
+    u64::try_from(at.as_millisecond()).ok()
 }
 
 #[cfg(test)]
@@ -95,7 +84,7 @@ mod tests {
         for ms in [0, 951_782_399_999, 951_782_400_000, 1_763_000_000_123, 4_102_444_800_000] {
             assert_eq!(wall_ms(&rfc3339(ms)), Some(ms));
         }
-        for wall in ["2026-13-01", "2026-00-01", "2026-01-00", "1969-12-31", "0000-01-01"] {
+        for wall in ["2026-13-01T00:00:00Z", "1969-12-31T00:00:00Z", "now", ""] {
             assert_eq!(wall_ms(wall), None, "{wall}");
         }
     }

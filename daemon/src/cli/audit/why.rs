@@ -33,6 +33,7 @@ pub(super) fn why(book: &Book, wanted: &str, out: &Out) -> Result<ExitCode, CliE
     chain.extend(effects);
     chain.sort_by_key(|entry| entry.seq);
     chain.dedup_by_key(|entry| entry.seq);
+    book.show(chain.iter().map(|entry| entry.seq));
     if out.is_json {
         out.json(&json!({ "as_of": book.as_of(), "deploy": deploy, "chain": chain, "replay": replayed }));
         return Ok(ExitCode::from(if replay::differs(&replayed) { NEGATIVE } else { 0 }));

@@ -76,8 +76,8 @@ async fn perform(world: &World, call: &Call, subjects: &[Subject]) -> (Result<Pr
         Verb::Launch { size, .. } => plugin.launch(&options, generation, *size).await,
         Verb::Scale { size, .. } => plugin.scale(&options, generation, *size).await,
         Verb::Retire { last, .. } => plugin.retire(&options, generation, *last).await,
-        Verb::Run { job, hook, .. } => match first.job_template(*hook, job) {
-            Ok(template) => plugin.run(&options, generation, job, &template).await,
+        Verb::Run { job, hook, run, .. } => match first.job_template(*hook, job) {
+            Ok(template) => plugin.run(&options, generation, &run_name(job, *run), &template).await,
             Err(fault) => return (Err(fault), Vec::new()),
         },
         Verb::Route { shares, lead } => {

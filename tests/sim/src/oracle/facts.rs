@@ -330,6 +330,7 @@ impl UnitFacts {
             job,
             hook,
             scope,
+            ..
         } = verb
         else {
             return None;

@@ -59,9 +59,9 @@ fn at_rest_here(world: &World, daemon: &Daemon, id: &WorkloadId, workload: &Work
         unit_at_rest(world, daemon, id, target, unit)?;
     }
     excused |= state
-        .placed(workload)
-        .any(|(target, _)| is_excused(world, daemon, id, target));
-    let placed: Vec<_> = state.placed(workload).map(|(target, _)| target.clone()).collect();
+        .places(workload)
+        .any(|place| is_excused(world, daemon, id, place.target));
+    let placed: Vec<_> = state.places(workload).map(|place| place.target.clone()).collect();
     if placed.is_empty() {
         let kept = workload
             .units
@@ -173,7 +173,7 @@ fn is_excused(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str) -> 
 fn asked(workload: &WorkloadState, daemon: &Daemon, id: &WorkloadId) -> bool {
     workload.units.keys().any(|target| {
         let waiting = daemon.engine.waiting(id, Some(target));
-        waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "approval" | "decision" | "job-lost" | "room"))
+        waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "approval" | "decision" | "room"))
     })
 }
 
@@ -181,10 +181,12 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
     let waiting = daemon.engine.waiting(id, Some(&target.to_owned()));
     let room = world.scenario.places[target].room.is_some();
     let refused = matches!(unit.last_fault, Some((FaultClass::Exhausted, _)));
-    let no_room = room && (refused || waiting.is_some_and(|waiting| waiting.on == "room"));
-    let guarded =
-        waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heal-guard" | "approval" | "decision" | "job-lost"));
     let held = world.sites[target].of(id.as_str());
+    // On the way back the candidate makes room before anybody else has to.
+    let candidate = unit.attempt.as_ref().filter(|_| unit.phase == PhaseName::Undoing);
+    let gave_way = candidate.is_none_or(|attempt| !held.generations.contains_key(&attempt.generation));
+    let no_room = room && gave_way && (refused || waiting.is_some_and(|waiting| waiting.on == "room"));
+    let guarded = waiting.is_some_and(|waiting| matches!(waiting.on.as_str(), "heal-guard" | "approval" | "decision"));
     if (unit.intent.is_some() || unit.attempt.is_some()) && !no_room && !guarded {
         return Err(format!(
             "{target} did not come to rest: {:?}, waiting on {waiting:?}",

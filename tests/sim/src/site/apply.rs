@@ -6,7 +6,6 @@ use crate::registry::Quality;
 use crate::scenario::Fencing;
 use holdfast_core::engine::Call;
 use holdfast_core::ids::{Digest, FULL_SHARE, GenNumber, ReleaseId};
-use holdfast_core::spec::JobScope;
 use holdfast_core::target::*;
 
 const JOB_MS: u64 = 2_000;
@@ -68,8 +67,8 @@ impl Site {
             Verb::Route { shares, .. } => self.route(effect, &workload, shares),
             Verb::Retire { generation, last } => self.retire(effect, &workload, *generation, *last),
             Verb::Run {
-                generation, job, scope, ..
-            } => self.run(effect, &workload, *generation, job, *scope),
+                generation, job, run, ..
+            } => self.run(effect, &workload, *generation, &run_name(job, *run)),
         }?;
         self.owner = Some(effect.owner.to_owned());
         self.high_fence = self.high_fence.max(call.fence);
@@ -274,7 +273,7 @@ impl Site {
         Ok(Progress::Done)
     }
 
-    fn run(&mut self, effect: &Effect, workload: &str, number: GenNumber, job: &str, _: JobScope) -> Result<Progress, Fault> {
+    fn run(&mut self, effect: &Effect, workload: &str, number: GenNumber, job: &str) -> Result<Progress, Fault> {
         let held = self.held.entry(workload.to_owned()).or_default();
         let run = held.jobs.entry(job_name(number, job)).or_insert(JobRun {
             ends: effect.now + JOB_MS,

@@ -1,7 +1,7 @@
 //! `retry`: again what could not be tried, was lost or was stalled; never what is quarantined.
 
 use super::*;
-use crate::state::JobOutcome;
+use crate::state::JobState;
 
 impl Engine {
     pub(super) fn retry(&mut self, command: &CommandRequest, id: &WorkloadId, workload: &WorkloadState) -> Done {
@@ -61,11 +61,7 @@ impl Engine {
             let stalled = self.unit_facts(id, target).is_some_and(|facts| facts.stalled.is_some());
             failed || stalled || unit.faults > 0
         });
-        let job_is_lost = workload
-            .jobs
-            .values()
-            .flat_map(|jobs| jobs.values())
-            .any(|job| job.outcome == JobOutcome::Lost);
+        let job_is_lost = workload.jobs.values().flat_map(|jobs| jobs.values()).any(JobState::is_lost);
         let unresolved = self
             .pins
             .get(id)

@@ -1,8 +1,8 @@
 //! Jobs: at most once per release and scope, whatever crashes. What became of one is in State; only the target knows more.
 
 use super::*;
-use crate::state::{JobOutcome, job_key};
-use crate::target::Hook;
+use crate::state::{JobOutcome, JobState, job_key};
+use crate::target::{Hook, run_name};
 use serde_json::json;
 
 /// The next increment for the release's jobs of one hook; none: all are done.
@@ -11,17 +11,23 @@ pub(super) fn run_jobs(c: &UnitContext, attempt: &AttemptState, hook: Hook) -> O
     for job in jobs {
         let key = job_key(hook, &job.name, job.scope, c.target);
         let known = c.workload.job(&attempt.release, &key);
-        let run = || Verb::Run {
+        let run = |number: u32| Verb::Run {
             generation: attempt.generation,
             job: job.name.clone(),
             hook,
             scope: job.scope,
+            run: number,
+        };
+        // Another name than any job of the release has.
+        let next = |known: &JobState| {
+            let is_taken = |number: u32| jobs.iter().any(|other| other.name == run_name(&job.name, number));
+            (known.run.max(1) + 1..).find(|number| !is_taken(*number)).unwrap_or(u32::MAX)
         };
         return Some(match known.map(|known| (known.outcome, known)) {
             Some((JobOutcome::Done, _)) => continue,
-            None => c.act(run()),
-            Some((JobOutcome::Failed, known)) if known.attempt < c.workload.attempt_number() => c.act(run()),
-            Some((JobOutcome::Lost, _)) if job.repeatable => c.act(run()),
+            None => c.act(run(1)),
+            Some((JobOutcome::Failed, known)) if known.attempt < c.workload.attempt_number() => c.act(run(known.run)),
+            Some((JobOutcome::Lost, known)) if job.repeatable || known.again => c.act(run(next(known))),
             Some((JobOutcome::Failed, known)) => {
                 let message = format!("job {} failed on {}: {}", job.name, known.target, known.message);
                 let evidence = json!({ "job": job.name, "intent": known.seq, "target": known.target });

@@ -33,6 +33,7 @@ pub const IDLE_LOOK_MS: Millis = 60_000;
 const SHORT_MS: Millis = 60_000;
 /// A probe is made at least so often while its answer matters.
 const PROBE_DEADLINE_MS: Millis = 10_000;
+const STALE_CALL: &str = "an earlier call may still be on its way, and the target does not refuse stale ones";
 /// Waits that nothing ends by itself: a unit in one of them turns to a newer request at once.
 const UNBOUNDED_WAITS: [&str; 10] = [
     "approval", "analysis", "decision", "paused", "room", "target", "job", "job-lost", "retry", "way-back",
@@ -189,6 +190,10 @@ impl<'a> UnitContext<'a> {
 
     /// One more try of a verb, not before its back-off is over.
     fn act(&self, verb: Verb) -> UnitPlan {
+        let not_before = self.facts.call.not_before;
+        if self.now < not_before {
+            return self.wait("retry", STALE_CALL, self.unit.last_fault_t, Some(not_before));
+        }
         let again_at = self.unit.last_fault_t + backoff_ms(self.unit.faults);
         match &self.unit.last_fault {
             Some((class, message)) if self.unit.faults > 0 && self.now < again_at => {
@@ -294,6 +299,10 @@ fn settle_intent(c: &UnitContext) -> UnitPlan {
         ),
         (None, None) => (c.now, String::new()),
     };
+    let not_before = c.facts.call.not_before;
+    if c.now < not_before {
+        return c.wait("retry", STALE_CALL, intent.since, Some(not_before));
+    }
     if c.now >= again_at {
         UnitPlan {
             reissue: true,

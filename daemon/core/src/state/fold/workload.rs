@@ -7,7 +7,6 @@ use crate::state::{
     WorkloadState, job_key,
 };
 use crate::target::{FaultClass, Verb};
-use std::collections::BTreeSet;
 
 /// Releases that stay eligible for a way back, newest last.
 const PROVEN_KEPT: usize = 16;
@@ -60,10 +59,10 @@ impl WorkloadState {
         }
     }
 
-    /// A person wants it tried again: lost jobs count as not begun, and back-off begins anew.
+    /// A person wants it tried again: also lost jobs, and back-off begins anew.
     fn retry(&mut self) {
-        for jobs in self.jobs.values_mut() {
-            jobs.retain(|_, job| job.outcome != JobOutcome::Lost);
+        for job in self.jobs.values_mut().flat_map(|jobs| jobs.values_mut()) {
+            job.again = job.outcome == JobOutcome::Lost;
         }
         for unit in self.units.values_mut() {
             unit.faults = 0;
@@ -142,6 +141,7 @@ impl WorkloadState {
             job,
             hook,
             scope,
+            run,
         } = verb
         else {
             return;
@@ -159,6 +159,8 @@ impl WorkloadState {
                     target: target.clone(),
                     seq: entry.seq,
                     attempt,
+                    run: *run,
+                    again: false,
                     t: entry.t,
                     message: String::new(),
                 };
@@ -170,12 +172,16 @@ impl WorkloadState {
                     Some(FaultClass::Failed) => JobOutcome::Failed,
                     Some(FaultClass::Absent) => JobOutcome::Lost,
                     // Refused before it began.
-                    Some(_) => {
+                    Some(_) if *run <= 1 => {
                         jobs.remove(&key);
                         return;
                     }
+                    Some(_) => JobOutcome::Lost,
                 };
                 if let Some(state) = jobs.get_mut(&key) {
+                    state.again = outcome
+                        .class
+                        .is_some_and(|class| !matches!(class, FaultClass::Failed | FaultClass::Absent));
                     state.outcome = ended;
                     state.t = entry.t;
                     state.message = outcome.message.chars().take(500).collect();
@@ -268,18 +274,11 @@ impl WorkloadState {
 
     /// A release is remembered while something runs it, wants it, or may go back to it.
     fn forget_unused_releases(&mut self) {
-        let mut used: BTreeSet<&ReleaseId> = self.proven.iter().collect();
-        used.extend(self.request.iter().map(|request| &request.release));
-        for unit in self.units.values() {
-            used.extend(unit.generations.values().map(|generation| &generation.release));
-            used.extend(unit.last.iter().map(|last| &last.release));
-        }
-        let unused: Vec<_> = self
-            .releases
-            .keys()
-            .filter(|release| !used.contains(release))
-            .cloned()
-            .collect();
+        let is_used = |release: &ReleaseId| {
+            let wanted = self.request.as_ref().is_some_and(|request| request.release == *release);
+            wanted || self.proven.contains(release) || self.units.values().any(|unit| unit.knows(release))
+        };
+        let unused: Vec<ReleaseId> = self.releases.keys().filter(|release| !is_used(release)).cloned().collect();
         for release in unused {
             self.releases.remove(&release);
         }

@@ -1,11 +1,14 @@
 //! `ledger`: the log as it is, and whether it is whole. Works on a live daemon's directory and on a copy alike.
 
-use super::error::{CliError, NEGATIVE};
+mod copies;
+pub mod proofs;
+
+use super::error::CliError;
 use super::show::{Out, Tone};
 use crate::operator;
 use holdfast_core::entry::{Body, Entry};
 use holdfast_core::ids::deploy_id;
-use holdfast_ledger::{Ledger, Options, Reader, Trust, verify};
+use holdfast_ledger::{Ledger, Options, Reader};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,10 +41,69 @@ pub enum LedgerCommand {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
-    /// Check every frame, root, entry and blob, offline; nothing is cut or repaired
+    /// Check every frame, root, entry, tile, signature and blob, offline; nothing is cut or repaired
     Verify {
         /// Directory of a ledger; default: the configured one
         dir: Option<PathBuf>,
+        #[command(flatten)]
+        keys: proofs::Keys,
+        /// A checkpoint that was kept from earlier: the log must still contain it
+        #[arg(long, value_name = "CHECKPOINT")]
+        from: Option<PathBuf>,
+    },
+    /// The log's key, which signs what others verify
+    #[command(subcommand)]
+    Key(proofs::KeyCommand),
+    /// Write entries with their tlog-proofs: each can be checked alone, without the ledger
+    Prove {
+        /// Numbers of entries
+        #[arg(required = true)]
+        seqs: Vec<u64>,
+        /// Directory for SEQ.json and SEQ.json.tlog-proof
+        #[arg(long, default_value = ".")]
+        into: PathBuf,
+        /// A copy of a ledger, instead of the configured one
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Check an entry against its tlog-proof and the log's key
+    Check {
+        /// The entry's file, as `prove` wrote it
+        entry: PathBuf,
+        /// Default: the same name with .tlog-proof behind it
+        #[arg(long)]
+        proof: Option<PathBuf>,
+        #[command(flatten)]
+        keys: proofs::Keys,
+    },
+    /// Print entries for other tools
+    Export(copies::ExportArgs),
+    /// Print new entries as they come
+    Tail {
+        /// A copy of a ledger, instead of the configured one
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Bring a copy of the ledger up to date, also while the daemon runs
+    Backup {
+        /// Directory of the copy
+        to: PathBuf,
+        /// A copy of a ledger, instead of the configured one
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Put a backup in the place of a ledger that is lost, after verifying it
+    Restore {
+        /// Directory of the backup
+        backup: PathBuf,
+        /// Where to; default: the configured place
+        #[arg(long)]
+        to: Option<PathBuf>,
+        #[command(flatten)]
+        keys: proofs::Keys,
+        /// The newest checkpoint that was kept elsewhere: an older backup is refused
+        #[arg(long, value_name = "CHECKPOINT")]
+        from: Option<PathBuf>,
     },
 }
 
@@ -69,7 +131,16 @@ pub fn run(config: &Path, command: &LedgerCommand, out: &Out) -> Result<ExitCode
             out,
         ),
         LedgerCommand::Show { seq, dir } => show(&ledger_dir(config, dir.as_deref())?, *seq, out),
-        LedgerCommand::Verify { dir } => verify_dir(&ledger_dir(config, dir.as_deref())?, out),
+        LedgerCommand::Verify { dir, keys, from } => copies::verify_dir(config, dir.as_deref(), keys, from.as_deref(), out),
+        LedgerCommand::Key(command) => proofs::key(config, command, out),
+        LedgerCommand::Prove { seqs, into, dir } => proofs::prove(config, seqs, into, dir.as_deref(), out),
+        LedgerCommand::Check { entry, proof, keys } => proofs::check(config, entry, proof.as_deref(), keys, out),
+        LedgerCommand::Export(args) => copies::export(config, args, out),
+        LedgerCommand::Tail { dir } => copies::tail(config, dir.as_deref(), out),
+        LedgerCommand::Backup { to, dir } => copies::back_up(config, to, dir.as_deref(), out),
+        LedgerCommand::Restore { backup, to, keys, from } => {
+            copies::come_back(config, backup, to.as_deref(), keys, from.as_deref(), out)
+        }
     }
 }
 
@@ -276,35 +347,4 @@ fn show(dir: &Path, seq: u64, out: &Out) -> Result<ExitCode, CliError> {
             format!("the ledger has {} entries, from 0", ledger.size()),
         )),
     }
-}
-
-fn verify_dir(dir: &Path, out: &Out) -> Result<ExitCode, CliError> {
-    if !dir.is_dir() {
-        return Err(CliError::usage(
-            format!("{} is no directory", dir.display()),
-            "name a ledger's directory: the one with `log` in it",
-        ));
-    }
-    let report = verify(dir, &Trust::default())?;
-    if out.is_json {
-        out.json(&serde_json::to_value(&report).unwrap_or_default());
-    } else {
-        for finding in &report.findings {
-            let offset = finding.offset.map(|offset| format!(" at byte {offset}")).unwrap_or_default();
-            out.line(&out.paint(
-                Tone::Bad,
-                &format!("{}: {} ({}{offset})", finding.code, finding.message, finding.file),
-            ));
-        }
-        if report.ok {
-            let text = format!(
-                "ok: {} entries, root {}, {} blobs, {} snapshots, {} acknowledged",
-                report.entries, report.root, report.blobs, report.snapshots, report.acknowledged
-            );
-            out.line(&out.paint(Tone::Good, &text));
-        } else {
-            out.line(&format!("{} entries are provable, with root {}", report.entries, report.root));
-        }
-    }
-    Ok(ExitCode::from(if report.ok { 0 } else { NEGATIVE }))
 }
