@@ -7,10 +7,67 @@ use holdfast_core::ids::deploy_id;
 use lab::{Lab, SITE, Shop, shop, until};
 use rustix::process::Signal;
 use serde_json::Value;
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::{HashAlg, PrivateKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
+
+#[test]
+fn an_unsigned_commit_is_not_taken_and_a_signed_one_later_is() {
+    let key = PrivateKey::from(Ed25519Keypair::from_seed(&[1; 32]));
+    let mut lab = Lab::new();
+    lab.require_signatures_of(&key);
+    lab.run(&[]);
+    let shop = |tag| shop(tag, "100ms").text();
+    let signed = lab.commit_signed(&[("shop.yaml", &shop("1.0.0"))], Some(&key));
+    lab.command(&["status", "--wait", &signed]);
+
+    let unsigned = lab.commit(&[("shop.yaml", &shop("1.1.0"))]);
+    let waited = lab.cli(&["status", "--wait", &unsigned]);
+    assert_eq!(waited.code, 1, "{}{}", waited.out, waited.err);
+    let why = format!("commit {} is not taken", &unsigned[..12]);
+    assert!(
+        waited.out.contains(&why) && waited.out.contains("\"unsigned\""),
+        "{}",
+        waited.out
+    );
+    let view = lab.status();
+    assert_eq!(view["source"]["commit"], *signed);
+    assert_eq!(view["untrusted"]["commit"], *unsigned);
+    assert!(lab.cli(&["status"]).out.contains(&why));
+    let refused = lab.cli(&["accept-rewrite", &unsigned]);
+    assert!(
+        refused.code != 0 && refused.err.contains("no rewritten tip"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(lab.answer(), "shop 1.0.0");
+
+    let later = lab.commit_signed(&[("shop.yaml", &shop("1.2.0"))], Some(&key));
+    lab.command(&["status", "--wait", &later]);
+    assert_eq!(lab.answer(), "shop 1.2.0");
+    // It came with the signed one on top.
+    assert_eq!(lab.cli(&["status", "--wait", &unsigned]).code, 0);
+    let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+    let sources: Vec<(bool, bool, String)> = lab
+        .entries()
+        .iter()
+        .filter_map(|entry| match &entry.body {
+            Body::Source(source) => Some((source.adopted, source.untrusted, source.signer.clone())),
+            _ => None,
+        })
+        .collect();
+    for (source, taken) in sources.iter().zip([true, false, true]) {
+        assert_eq!((source.0, source.1), (taken, !taken), "{sources:?}");
+        let is_verified = source.2.starts_with("verified: ") && source.2.ends_with(&fingerprint);
+        assert!(is_verified == taken && !source.2.contains('@'), "{sources:?}");
+    }
+    assert_eq!(sources.len(), 3, "{sources:?}");
+    let audited = lab.cli(&["audit", "unsigned", "--json"]).json();
+    assert_eq!(audited["deploys"].as_array().map(Vec::len), Some(0), "{audited}");
+}
 
 #[test]
 fn a_bad_release_comes_back_and_stays_out_until_it_is_let_in() {

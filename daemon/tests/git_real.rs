@@ -1,8 +1,9 @@
 //! The Git source against sshd and Apache. Run by `tests/run git`, which starts them.
 
-use holdfast::adapters::git::{Class, GitConfig, GitSource};
+use holdfast::adapters::git::{AllowedSigners, Class, GitConfig, GitSource};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run this by `tests/run git`"))
@@ -95,4 +96,104 @@ fn strangers_are_refused() {
     ] {
         assert_eq!(fetch(config), Err(class), "{what}");
     }
+}
+
+fn run(dir: &Path, program: &str, args: &[&str]) -> String {
+    let done = Command::new(program)
+        .args(args)
+        .current_dir(dir)
+        .env("HOME", dir)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+/// The same file of allowed signers, and the same verdict as git's own: G good, U good but unknown to the file.
+#[test]
+fn what_git_and_ssh_keygen_sign_is_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let git = |args: &[&str]| run(dir, "git", args);
+    git(&["init", "--quiet", "--initial-branch", "main"]);
+    for (name, value) in [
+        ("user.name", "Ada"),
+        ("user.email", "ada@example.com"),
+        ("gpg.format", "ssh"),
+        ("gpg.ssh.allowedSignersFile", "allowed"),
+    ] {
+        git(&["config", name, value]);
+    }
+    let mut allowed = String::from("# for git\n");
+    for (kind, bits) in [("ed25519", "256"), ("ecdsa", "256"), ("rsa", "3072"), ("stranger", "256")] {
+        let kind_of_key = if kind == "stranger" { "ed25519" } else { kind };
+        run(
+            dir,
+            "ssh-keygen",
+            &["-q", "-t", kind_of_key, "-b", bits, "-N", "", "-C", "a comment", "-f", kind],
+        );
+        if kind != "stranger" {
+            let key = std::fs::read_to_string(dir.join(format!("{kind}.pub"))).unwrap();
+            allowed += &format!("*@example.com namespaces=\"git\",valid-after=\"20200101Z\" {key}");
+        }
+    }
+    std::fs::write(dir.join("allowed"), &allowed).unwrap();
+    let signers = AllowedSigners::parse(&dir.join("allowed"), allowed.as_bytes()).unwrap();
+    let source = GitSource::open(&GitConfig::new(&dir.display().to_string()), &dir.join(".git")).unwrap();
+    let verdict = |text: String| source.verdict(&text, Some(&signers)).unwrap().text(|email| email.to_owned());
+    for (kind, by_git, expected) in [
+        ("ed25519", "G", "verified: ada@example.com "),
+        ("ecdsa", "G", "verified: ada@example.com "),
+        ("rsa", "G", "verified: ada@example.com "),
+        ("stranger", "U", "unknown key "),
+    ] {
+        let key = format!("user.signingkey={kind}.pub");
+        git(&[
+            "-c",
+            &key,
+            "commit",
+            "--quiet",
+            "--allow-empty",
+            "-S",
+            "-m",
+            "one line\n\nand more",
+        ]);
+        assert_eq!(git(&["log", "-1", "--format=%G?"]), by_git, "{kind}");
+        let fingerprint = run(dir, "ssh-keygen", &["-l", "-f", &format!("{kind}.pub")]);
+        let fingerprint = fingerprint.split(' ').nth(1).unwrap();
+        assert_eq!(
+            verdict(git(&["rev-parse", "HEAD"])),
+            format!("{expected}{fingerprint}"),
+            "{kind}"
+        );
+    }
+    // A merge that nobody signed, of two sides that are signed.
+    git(&["checkout", "--quiet", "-b", "side", "HEAD~1"]);
+    git(&[
+        "-c",
+        "user.signingkey=rsa.pub",
+        "commit",
+        "--quiet",
+        "--allow-empty",
+        "-S",
+        "-m",
+        "side",
+    ]);
+    git(&["merge", "--quiet", "--no-ff", "-m", "merge", "main"]);
+    assert_eq!(verdict(git(&["rev-parse", "HEAD"])), "unsigned");
+    git(&[
+        "-c",
+        "user.signingkey=rsa.pub",
+        "commit",
+        "--quiet",
+        "--amend",
+        "--no-edit",
+        "-S",
+    ]);
+    assert!(verdict(git(&["rev-parse", "HEAD"])).starts_with("verified: "));
 }

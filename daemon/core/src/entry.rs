@@ -182,9 +182,12 @@ pub struct Source {
     pub old: Option<String>,
     pub new: String,
     pub fast_forward: bool,
-    /// Whether the commit was taken: false for a non-fast-forward, which stops until acknowledged.
+    /// Whether the commit was taken: false for a non-fast-forward, which stops until acknowledged, and for what is untrusted.
     pub adopted: bool,
-    /// The signer's verdict: "unverified" until signatures are checked.
+    /// Not adopted because the verdict on its signature is not what the operator requires. No command changes that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untrusted: bool,
+    /// The verdict on the tip's signature: "verified: WHO FINGERPRINT", or why it is not.
     pub signer: String,
     /// Salted hash of the author's e-mail.
     pub author: String,

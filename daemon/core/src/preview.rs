@@ -191,7 +191,10 @@ fn steps_of(entry: &Entry, engine: &Engine, unresolved: &mut Unresolved) -> Vec<
     match &entry.body {
         Body::Source(source) if !source.adopted => step(
             "hold",
-            format!("the branch was rewritten to {}; nothing of it is taken", source.new),
+            match source.untrusted {
+                true => crate::view::untrusted(&source.new, &source.signer),
+                false => format!("the branch was rewritten to {}; nothing of it is taken", source.new),
+            },
         ),
         Body::Source(source) => {
             let held = source.held.iter().map(|unit| Step {

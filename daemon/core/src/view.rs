@@ -27,6 +27,8 @@ pub struct StatusView {
     pub epoch: u64,
     pub owner: String,
     pub source: Option<SourceView>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untrusted: Option<UntrustedView>,
     pub targets: Vec<TargetView>,
     pub workloads: Vec<WorkloadView>,
     /// What a person can do about what is not one workload's.
@@ -43,6 +45,16 @@ pub struct SourceView {
     pub problems: Vec<String>,
     /// A rewritten tip that waits for a person.
     pub rewrite: Option<String>,
+}
+
+/// The tip, when nothing of it was taken because of its signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UntrustedView {
+    pub commit: String,
+    pub verdict: String,
+    pub since: Millis,
+    /// What is wrong, and what to do about it.
+    pub message: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -250,6 +262,12 @@ pub fn of_state(state: &State) -> StatusView {
         epoch: state.epoch,
         owner: state.owner.clone(),
         source,
+        untrusted: state.untrusted.as_ref().map(|tip| UntrustedView {
+            commit: tip.commit.clone(),
+            verdict: tip.verdict.clone(),
+            since: tip.t,
+            message: untrusted(&tip.commit, &tip.verdict),
+        }),
         targets: target_views(state),
         workloads: state
             .workloads
@@ -258,6 +276,26 @@ pub fn of_state(state: &State) -> StatusView {
             .collect(),
         exits: exits::of_all(state),
     }
+}
+
+/// Why nothing of a commit is taken that should have a verified signature, and what to do about it.
+pub fn untrusted(commit: &str, verdict: &str) -> String {
+    let is = |word: &str| verdict.starts_with(word);
+    let what_to_do = if is("unknown key") {
+        "add the key to the operator's allowed signers, or sign with a key that is there"
+    } else if is("expired") || is("not yet valid") {
+        "sign with a key that is valid at the commit's time, or change its dates in the operator's allowed signers"
+    } else if is("other committer") || is("not for git") {
+        "sign with the committer's own key, or correct the key's line in the operator's allowed signers"
+    } else if is("unverified") {
+        "only SSH signatures can be checked: sign with `gpg.format` set to `ssh`"
+    } else {
+        "sign it by `git commit --amend -S`, or put a signed commit on top"
+    };
+    let commit = commit.get(..12).unwrap_or(commit);
+    format!(
+        "commit {commit} is not taken: the operator requires a verified signature, and the verdict is \"{verdict}\"; {what_to_do}"
+    )
 }
 
 fn target_view(name: &str, target: &crate::state::TargetState) -> TargetView {

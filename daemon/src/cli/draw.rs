@@ -76,18 +76,15 @@ fn exit(indent: &str, command: &str) -> Line {
 }
 
 fn git(view: &StatusView) -> Vec<Line> {
-    let Some(source) = &view.source else {
-        return vec!["Git     no revision yet".into()];
-    };
-    let mut lines = vec![
-        Line::from(format!(
-            "Git     {} \"{}\", {}",
-            short(&source.commit),
-            source.summary,
-            ago(view, source.since)
-        ))
-        .hang(HEAD.len()),
-    ];
+    let head = view.source.as_ref().map_or("Git     no revision yet".to_owned(), |source| {
+        let (commit, since) = (short(&source.commit), ago(view, source.since));
+        format!("Git     {commit} \"{}\", {since}", source.summary)
+    });
+    let mut lines = vec![Line::from(head).hang(HEAD.len())];
+    if let Some(tip) = &view.untrusted {
+        lines.push(Line::of(Tone::Bad, &format!("{HEAD}{}", tip.message)));
+    }
+    let Some(source) = &view.source else { return lines };
     let problems = source.problems.iter();
     lines.extend(problems.map(|problem| Line::of(Tone::Bad, &format!("        {problem}"))));
     if let Some(rewrite) = &source.rewrite {

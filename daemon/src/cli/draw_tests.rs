@@ -3,7 +3,9 @@
 use super::*;
 use crate::cli::show::{Style, text_of};
 use holdfast_core::entry::DriftKind;
-use holdfast_core::view::{AttemptView, DriftView, MovedTagView, OverlayView, ParkedView, QuarantineView, SourceView, WaveView};
+use holdfast_core::view::{
+    AttemptView, DriftView, MovedTagView, OverlayView, ParkedView, QuarantineView, SourceView, UntrustedView, WaveView,
+};
 
 const WIDE: Style = Style {
     color: false,
@@ -252,6 +254,22 @@ fn nothing_yet() {
     Git     no revision yet
     no workloads yet
     ");
+}
+
+#[test]
+fn a_tip_that_is_not_trusted() {
+    let mut view = empty();
+    view.untrusted = Some(UntrustedView {
+        commit: "f".repeat(40),
+        verdict: "unsigned".into(),
+        since: 0,
+        message: holdfast_core::view::untrusted(&"f".repeat(40), "unsigned"),
+    });
+    insta::assert_snapshot!(text_of(&live(&view, 80), WIDE), @r#"
+    Git     no revision yet
+            commit ffffffffffff is not taken: the operator requires a verified signature, and the verdict is "unsigned"; sign it by `git commit --amend -S`, or put a signed commit on top
+    no workloads yet
+    "#);
 }
 
 #[test]

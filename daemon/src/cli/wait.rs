@@ -13,7 +13,7 @@ use crate::operator::Operator;
 use decide::{after_target_change, decide};
 use holdfast_core::entry::{Body, Entry, SpecObject};
 use holdfast_core::ids::Seq;
-use holdfast_core::view::{StatusView, WaitView, WorkloadView};
+use holdfast_core::view::{StatusView, WaitView, WorkloadView, untrusted};
 use serde::Serialize;
 use source::{Found, Sources};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub enum Overall {
 pub struct Report {
     pub commit: String,
     pub verdict: Overall,
-    /// What is not one workload's: a manifest that cannot be read, a branch that was rewritten, nothing to do.
+    /// What is not one workload's: a manifest that cannot be read, a tip that is not taken, nothing to do.
     pub notes: Vec<String>,
     pub workloads: Vec<Case>,
 }
@@ -178,10 +178,13 @@ impl Waiter<'_> {
         };
         if !found.adopted {
             self.report.verdict = Overall::NotLive;
-            self.report.notes.push(format!(
-                "the branch was rewritten, and nothing of it is taken until `holdfast accept-rewrite {}`",
-                found.commit
-            ));
+            self.report.notes.push(match &found.untrusted {
+                Some(verdict) => untrusted(&found.commit, verdict),
+                None => format!(
+                    "the branch was rewritten, and nothing of it is taken until `holdfast accept-rewrite {}`",
+                    found.commit
+                ),
+            });
             self.found = Some(found);
             return Ok(true);
         }

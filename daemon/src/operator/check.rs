@@ -25,13 +25,7 @@ pub(super) const FIELDS: [&str; 15] = [
     "tag_poll",
 ];
 /// Fields of the design that only come later.
-const LATER: [&str; 5] = [
-    "/telemetry",
-    "/notifications",
-    "/api",
-    "/repository/trust",
-    "/repository/signers",
-];
+const LATER: [&str; 3] = ["/telemetry", "/notifications", "/api"];
 /// Unknown fields of one part that are told at once.
 const UNKNOWN_FIELDS_MAX: usize = 50;
 
@@ -153,13 +147,6 @@ impl Reader<'_> {
     /// Unknown fields are told and put aside, so that the next ones are found too; another mistake ends it.
     fn optional<T: DeserializeOwned>(&mut self, pointer: &str) -> Option<T> {
         let mut value = self.node(pointer)?.to_value();
-        for later in LATER {
-            if let Some(field) = later.strip_prefix(pointer).and_then(|rest| rest.strip_prefix('/'))
-                && value.as_object_mut().is_some_and(|fields| fields.remove(field).is_some())
-            {
-                self.later(later);
-            }
-        }
         for _ in 0..UNKNOWN_FIELDS_MAX {
             let error = match serde_path_to_error::deserialize::<_, T>(value.clone()) {
                 Ok(read) => return Some(read),
@@ -477,8 +464,12 @@ mod tests {
             ("data: d\nrepository: { url: x, branch: a..b }\n", ("invalid", 2, 23)),
             ("data: d\nrepository: { url: \"ssh://git@h/x\" }\n", ("invalid", 2, 15)),
             (
-                "data: d\nrepository: { url: x, trust: { signers: [] } }\n",
-                ("not-in-this-version", 2, 23),
+                "data: d\nrepository: { url: x, trust: { require: some, allowed_signers_file: f } }\n",
+                ("invalid", 2, 32),
+            ),
+            (
+                "data: d\nrepository: { url: x, trust: { require: signed } }\n",
+                ("invalid", 2, 23),
             ),
             (
                 "data: d\nrepository: { url: x, auth: { basic: { username: a, password: b } } }\n",

@@ -65,6 +65,10 @@ pub fn schema() -> Value {
             ] },
             "ca_file": ca_file(),
             "timeout": duration("For one whole fetch over ssh or https; default 5m"),
+            "trust": object(&["require", "allowed_signers_file"], json!({
+                "require": { "enum": ["signed", "none"], "description": "signed: a tip without a verified signature is not taken; none: verdicts are only written down" },
+                "allowed_signers_file": text("OpenSSH's file of allowed signers: principals, options, keys"),
+            })),
         }),
     );
     let registry = object(
@@ -219,6 +223,7 @@ mod tests {
         // An unknown field at each place: the error lists those that are known there.
         for (path, text) in [
             ("repository", "repository: { url: x, zzz: 1 }"),
+            ("repository/trust", "repository: { url: x, trust: { zzz: 1 } }"),
             ("repository/auth/basic", "repository: { url: x, auth: { basic: { zzz: 1 } } }"),
             ("repository/auth/ssh", "repository: { url: x, auth: { ssh: { zzz: 1 } } }"),
             ("registries/*", "registries: [ { zzz: 1 } ]"),

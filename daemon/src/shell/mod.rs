@@ -103,6 +103,8 @@ pub enum ShellError {
     Metrics(#[from] WebError),
     #[error(transparent)]
     Git(#[from] crate::adapters::git::GitError),
+    #[error("{0} (`repository.trust` of the configuration)")]
+    AllowedSigners(String),
     #[error("the socket {} cannot be used", path.display())]
     Socket { path: PathBuf, source: std::io::Error },
     #[error("{address} (`listen` of the configuration) cannot be listened on")]
@@ -299,12 +301,14 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         salt: salt.clone(),
         people,
     };
+    let known_people = shell.people.subscribe();
     shell.input(Input::Boot(term));
     shell.input(Input::PluginsSeen(seen));
     let source = source::spawn(source::Start {
         repository: operator.repository.clone(),
         mirror: operator.data.join("git"),
         salt,
+        people: known_people,
         known,
         accepted: accepted_tip,
         pokes,

@@ -74,6 +74,12 @@ impl People {
         self.0.get(user)
     }
 
+    /// The name of who has the address with this hash.
+    pub fn name_of(&self, email_hash: &str) -> Option<&str> {
+        let has_it = |person: &&Person| person.emails.contains(email_hash);
+        self.0.values().find(has_it).map(|person| person.name.as_str())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -141,6 +141,7 @@ pub(super) fn entry(entry: &Entry, epoch: u64) {
             commit = source.new,
             problems = source.problems.len(),
             adopted = source.adopted,
+            signer = source.signer,
             "revision"
         ),
         _ => tracing::debug!(seq, kind, workload, site, deploy, rollout, "entry"),

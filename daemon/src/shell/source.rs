@@ -1,8 +1,10 @@
 //! Git beside the loop: fetch when poked, watched or due; parse what changed; hand a revision to the engine.
 
-use super::people::Salt;
+use super::people::{People, Salt};
 use super::{Event, ShellError};
-use crate::adapters::git::{GitConfig, GitError, GitSource, TreeFile, Watch, is_manifest, poll_wait, watch};
+use crate::adapters::git::{
+    AllowedSigners, GitConfig, GitError, GitSource, Require, TreeFile, TrustConfig, Watch, is_manifest, poll_wait, watch,
+};
 use holdfast_core::engine::{Input, Revision};
 use holdfast_core::entry::SourceProblem;
 use holdfast_core::ids::Digest;
@@ -33,6 +35,7 @@ pub(super) struct Start {
     pub repository: GitConfig,
     pub mirror: PathBuf,
     pub salt: Salt,
+    pub people: latest::Receiver<Arc<People>>,
     /// The commit that was adopted last.
     pub known: Option<String>,
     /// The rewritten tip that the ledger says is accepted.
@@ -47,6 +50,7 @@ pub(super) fn spawn(start: Start) -> Result<tokio::task::AbortHandle, ShellError
         repository,
         mirror,
         salt,
+        people,
         known,
         mut accepted,
         mut pokes,
@@ -59,6 +63,8 @@ pub(super) fn spawn(start: Start) -> Result<tokio::task::AbortHandle, ShellError
         known,
         accepted: accepted.clone(),
         salt,
+        people,
+        trust: repository.trust.clone().map(Trust::load).transpose()?,
         parsed: BTreeMap::new(),
         told: None,
         said: None,
@@ -124,16 +130,59 @@ impl Watched {
     }
 }
 
+/// Whose signatures count, as the operator's file says.
+struct Trust {
+    config: TrustConfig,
+    allowed: AllowedSigners,
+    said: Option<String>,
+}
+
+impl Trust {
+    fn load(config: TrustConfig) -> Result<Self, ShellError> {
+        let mut allowed = AllowedSigners::default();
+        if let Some(read) = allowed
+            .changed(&config.allowed_signers_file)
+            .map_err(ShellError::AllowedSigners)?
+        {
+            allowed = read;
+        }
+        Ok(Self {
+            config,
+            allowed,
+            said: None,
+        })
+    }
+
+    /// A changed file is taken as a whole or not at all, as the configuration is.
+    fn renew(&mut self) {
+        match self.allowed.changed(&self.config.allowed_signers_file) {
+            Ok(None) => self.said = None,
+            Ok(Some(allowed)) => {
+                tracing::info!("the changed allowed signers are taken");
+                (self.allowed, self.said) = (allowed, None);
+            }
+            Err(problems) => {
+                if self.said.as_ref() != Some(&problems) {
+                    tracing::error!(problems, "the changed allowed signers are refused; the old ones go on");
+                }
+                self.said = Some(problems);
+            }
+        }
+    }
+}
+
 struct Fetcher {
     source: GitSource,
     repository: GitConfig,
     known: Option<String>,
     accepted: latest::Receiver<Option<String>>,
     salt: Salt,
+    people: latest::Receiver<Arc<People>>,
+    trust: Option<Trust>,
     /// Files by path, with the blob that they were parsed from: only changed files are parsed again.
     parsed: BTreeMap<String, (String, ParsedFile)>,
-    /// The tip that the engine was told of last in this run, and whether it was taken.
-    told: Option<(String, bool)>,
+    /// The tip that the engine was told of last in this run, whether it was taken, and the verdict on its signature.
+    told: Option<(String, bool, String)>,
     said: Option<String>,
     looks: Arc<Looks>,
 }
@@ -172,9 +221,21 @@ impl Fetcher {
     fn look(&mut self) -> Result<Option<Revision>, GitError> {
         let head = self.source.fetch(self.known.as_deref())?;
         self.said = None;
+        self.trust.iter_mut().for_each(Trust::renew);
+        let allowed = self.trust.as_ref().map(|trust| &trust.allowed);
+        let verdict = self.source.verdict(&head.commit, allowed)?;
+        let signer = verdict.text(|email| self.name_of(email));
+        // What was taken once stays: the requirement is on what comes.
+        let must_be_signed = self
+            .trust
+            .as_ref()
+            .is_some_and(|trust| trust.config.require == Require::Signed)
+            && self.known.as_ref() != Some(&head.commit);
+        let untrusted = must_be_signed && !verdict.is_verified();
         let accepted = self.accepted.borrow().clone();
-        let adopted = head.fast_forward || accepted.is_some_and(|accepted| self.source.grew(&accepted, &head.commit));
-        let told = Some((head.commit.clone(), adopted));
+        let is_growth = head.fast_forward || accepted.is_some_and(|accepted| self.source.grew(&accepted, &head.commit));
+        let adopted = is_growth && !untrusted;
+        let told = Some((head.commit.clone(), adopted, signer.clone()));
         if self.told == told {
             return Ok(None);
         }
@@ -186,7 +247,8 @@ impl Fetcher {
             old: self.known.clone(),
             fast_forward: head.fast_forward,
             adopted,
-            signer: "unverified".into(),
+            untrusted,
+            signer,
             author: self.salt.hash(&info.author_email),
             contributors: contributors.iter().map(|email| self.salt.hash(email)).collect(),
             summary: info.summary,
@@ -194,10 +256,11 @@ impl Fetcher {
             ..Revision::default()
         };
         if !adopted {
-            tracing::error!(
-                commit = head.commit,
-                "the branch was rewritten; nothing of it is taken until `holdfast accept-rewrite`"
-            );
+            let why = match untrusted {
+                true => holdfast_core::view::untrusted(&head.commit, &revision.signer),
+                false => "the branch was rewritten; nothing of it is taken until `holdfast accept-rewrite`".into(),
+            };
+            tracing::error!(commit = head.commit, "{why}");
             self.told = told;
             return Ok(Some(revision));
         }
@@ -218,6 +281,15 @@ impl Fetcher {
         self.known = Some(head.commit);
         self.told = told;
         Ok(Some(revision))
+    }
+}
+
+impl Fetcher {
+    /// Of a person that the operator names; else no more than the ledger says of an author.
+    fn name_of(&self, email: &str) -> String {
+        let hash = self.salt.hash(email);
+        let people = self.people.borrow();
+        people.name_of(&hash).map_or_else(|| hash.clone(), str::to_owned)
     }
 }
 

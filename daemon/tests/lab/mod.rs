@@ -7,6 +7,7 @@ use holdfast_ledger::{Ledger, Options};
 use holdfast_registry::layout::Writer;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -238,8 +239,21 @@ impl Lab {
         ran.out
     }
 
+    /// Only what this key signs is taken.
+    pub fn require_signatures_of(&self, key: &PrivateKey) {
+        let line = format!("test@localhost {}\n", key.public_key().to_openssh().unwrap());
+        std::fs::write(self.path("allowed-signers"), line).unwrap();
+        let text = std::fs::read_to_string(self.path("holdfast.yaml")).unwrap();
+        let trust = "branch: main, trust: { require: signed, allowed_signers_file: allowed-signers }";
+        std::fs::write(self.path("holdfast.yaml"), text.replace("branch: main", trust)).unwrap();
+    }
+
     /// Commits files beside the target's manifest.
     pub fn commit(&self, files: &[(&str, &str)]) -> String {
+        self.commit_signed(files, None)
+    }
+
+    pub fn commit_signed(&self, files: &[(&str, &str)], key: Option<&PrivateKey>) -> String {
         let target =
             format!("apiVersion: holdfast.dev/v1alpha1\nkind: Target\nmetadata: {{ name: {SITE} }}\nspec: {{ plugin: edge }}\n");
         let root = self.path("repo");
@@ -254,8 +268,19 @@ impl Lab {
         let who = git2::Signature::now("test", "test@localhost").unwrap();
         let parent = repository.head().ok().and_then(|head| head.peel_to_commit().ok());
         let parents: Vec<_> = parent.iter().collect();
-        let commit = repository.commit(Some("HEAD"), &who, &who, "a change", &tree, &parents);
-        commit.unwrap().to_string()
+        let content = repository
+            .commit_create_buffer(&who, &who, "a change", &tree, &parents)
+            .unwrap();
+        let commit = match key {
+            Some(key) => {
+                let signature = key.sign("git", HashAlg::Sha512, &content).unwrap();
+                let (text, signature) = (content.as_str().unwrap(), signature.to_pem(LineEnding::LF).unwrap());
+                repository.commit_signed(text, &signature, None).unwrap()
+            }
+            None => repository.odb().unwrap().write(git2::ObjectType::Commit, &content).unwrap(),
+        };
+        repository.reference("refs/heads/main", commit, true, "a change").unwrap();
+        commit.to_string()
     }
 
     /// Commits a shop and waits until its candidate has its first weight.

@@ -193,6 +193,7 @@ impl Scribe {
             new: commit(version),
             fast_forward: true,
             adopted: true,
+            untrusted: false,
             signer: "unverified".into(),
             author: "0123456789abcdef0123456789abcdef".into(),
             contributors: Default::default(),

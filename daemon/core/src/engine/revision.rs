@@ -15,8 +15,10 @@ pub struct Revision {
     pub commit: String,
     pub old: Option<String>,
     pub fast_forward: bool,
-    /// False: a non-fast-forward tip that nobody has accepted. Nothing of it is taken.
+    /// False: an untrusted tip, or a non-fast-forward one that nobody has accepted. Nothing of it is taken.
     pub adopted: bool,
+    /// The verdict on its signature is not what the operator requires.
+    pub untrusted: bool,
     pub signer: String,
     /// Salted hash of the author's e-mail.
     pub author: String,
@@ -40,7 +42,11 @@ pub struct Revision {
 impl Engine {
     pub(super) fn take_revision(&mut self, mut revision: Revision) {
         if !revision.adopted {
-            let known = self.state.source.as_ref().and_then(|head| head.rewrite.as_ref()) == Some(&revision.commit);
+            let known = match (&self.state.untrusted, revision.untrusted) {
+                (Some(tip), true) => tip.commit == revision.commit && tip.verdict == revision.signer,
+                (None, false) => self.state.source.as_ref().and_then(|head| head.rewrite.as_ref()) == Some(&revision.commit),
+                _ => false,
+            };
             if !known {
                 self.record_source(&revision, Vec::new(), Vec::new());
             }
@@ -49,9 +55,9 @@ impl Engine {
         self.places = std::mem::take(&mut revision.places);
         self.keep_target_identity(&mut revision);
         let changes = self.spec_changes(&revision);
-        // A rewrite that was taken back is over only when the ledger says so.
+        // A rewrite or an untrusted tip that was taken back is over only when the ledger says so.
         let as_known = |head: &crate::state::SourceHead| head.commit == revision.commit && head.rewrite.is_none();
-        if self.state.source.as_ref().is_some_and(as_known) && changes.is_empty() {
+        if self.state.source.as_ref().is_some_and(as_known) && self.state.untrusted.is_none() && changes.is_empty() {
             return;
         }
         let workloads_changed: Vec<WorkloadId> = changes.iter().filter_map(|(on, _)| on.workload.clone()).collect();
@@ -227,6 +233,7 @@ impl Engine {
             new: revision.commit.clone(),
             fast_forward: revision.fast_forward,
             adopted: revision.adopted,
+            untrusted: revision.untrusted,
             signer: revision.signer.clone(),
             author: revision.author.clone(),
             contributors: revision.contributors.iter().take(CONTRIBUTORS_MAX).cloned().collect(),

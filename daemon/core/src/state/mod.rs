@@ -27,6 +27,9 @@ pub struct State {
     pub term: Seq,
     pub owner: String,
     pub source: Option<SourceHead>,
+    /// The tip, when nothing of it was taken because of its signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untrusted: Option<UntrustedTip>,
     pub targets: BTreeMap<TargetName, TargetState>,
     pub workloads: BTreeMap<WorkloadId, WorkloadState>,
     pub command_keys: Vec<String>,
@@ -81,6 +84,13 @@ pub struct SourceHead {
     /// A rewritten tip that a person said yes to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UntrustedTip {
+    pub commit: String,
+    pub verdict: String,
+    pub t: Millis,
 }
 
 impl State {

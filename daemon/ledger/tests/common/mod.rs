@@ -50,6 +50,7 @@ pub fn entry(seq: u64) -> Entry {
             new: format!("{seq:040x}"),
             fast_forward: true,
             adopted: true,
+            untrusted: false,
             signer: "unverified".into(),
             author: "h".into(),
             summary: "a change".into(),

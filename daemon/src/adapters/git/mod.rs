@@ -4,8 +4,10 @@
 mod https;
 mod ssh;
 mod transport;
+pub(crate) mod trust;
 mod watch;
 
+pub use trust::{AllowedSigners, Require, TrustConfig, Verdict};
 pub use watch::{Watch, is_change, watch};
 
 use git2::{FetchOptions, ObjectType, Oid, Repository};
@@ -46,6 +48,9 @@ pub struct GitConfig {
     /// For one whole fetch over ssh or https.
     #[serde(default = "default_timeout", deserialize_with = "crate::operator::duration")]
     pub timeout: Millis,
+    /// Whose signatures count.
+    #[serde(default)]
+    pub trust: Option<TrustConfig>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -79,6 +84,7 @@ impl GitConfig {
             auth: None,
             ca_file: None,
             timeout: default_timeout(),
+            trust: None,
         }
     }
 
@@ -90,6 +96,7 @@ impl GitConfig {
     pub fn make_absolute(&mut self, base: &Path) {
         let fix = |path: &mut PathBuf| *path = base.join(&*path);
         self.ca_file.iter_mut().for_each(fix);
+        self.trust.iter_mut().for_each(|trust| fix(&mut trust.allowed_signers_file));
         match &mut self.auth {
             Some(GitAuth::Basic { password_file, .. }) => fix(password_file),
             Some(GitAuth::Ssh {
@@ -266,6 +273,27 @@ impl GitSource {
             summary: String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default()).into_owned(),
             committed_s: commit.time().seconds(),
         })
+    }
+
+    /// What the commit's signature is worth. That of a tip says it for all that is deployed: it covers the tree, which is
+    /// all that is read, and by the parents' hashes the way there. So who signs a merge answers for what it brings, and
+    /// an unsigned commit below a signed tip is as good as taken over by who signed.
+    pub fn verdict(&self, commit: &str, allowed: Option<&AllowedSigners>) -> Result<Verdict, GitError> {
+        let failed = |error: git2::Error| GitError::from_git(commit, &error);
+        let found = self.commit(commit)?;
+        let (signature, signed) = match self.mirror.extract_signature(&found.id(), None) {
+            Ok(parts) => parts,
+            Err(error) if error.code() == git2::ErrorCode::NotFound => return Ok(Verdict::Unsigned),
+            Err(error) => return Err(failed(error)),
+        };
+        let committer = String::from_utf8_lossy(found.committer().email_bytes()).into_owned();
+        Ok(trust::verdict(
+            &signature,
+            &signed,
+            &committer,
+            found.time().seconds(),
+            allowed,
+        ))
     }
 
     /// Whether `tip` is `from`, or grew from it.

@@ -70,6 +70,15 @@ impl Repo {
         commit.unwrap().to_string()
     }
 
+    /// The same commit, signed by what makes a signature of its bytes.
+    pub fn signed(&self, commit: &str, sign: impl FnOnce(&[u8]) -> String) -> String {
+        let odb = self.git.odb().unwrap();
+        let content = odb.read(Oid::from_str(commit).unwrap()).unwrap().data().to_vec();
+        let signature = sign(&content);
+        let text = std::str::from_utf8(&content).unwrap();
+        self.git.commit_signed(text, &signature, None).unwrap().to_string()
+    }
+
     pub fn point(&self, branch: &str, commit: &str) {
         let name = format!("refs/heads/{branch}");
         self.git

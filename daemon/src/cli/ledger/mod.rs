@@ -247,7 +247,11 @@ pub fn what(body: &Body) -> String {
             "{} {}{}",
             &source.new[..12.min(source.new.len())],
             source.summary,
-            if source.adopted { "" } else { " (rewritten: not taken)" }
+            match (source.adopted, source.untrusted) {
+                (true, _) => String::new(),
+                (false, true) => format!(" (not taken: {})", source.signer),
+                (false, false) => " (rewritten: not taken)".into(),
+            }
         ),
         Body::Spec(spec) => match &spec.object {
             SpecObject::Workload { presence, .. } => format!("workload {}", name(presence)),

@@ -19,6 +19,8 @@ pub struct Found {
     pub t: Millis,
     pub commit: String,
     pub adopted: bool,
+    /// The verdict that kept it from being taken.
+    pub untrusted: Option<String>,
     /// How many workloads it changed.
     pub changed: usize,
     /// What cannot be read in it, and is of this revision.
@@ -121,6 +123,7 @@ impl Sources {
             t: *t,
             commit: source.new.clone(),
             adopted: source.adopted,
+            untrusted: source.untrusted.then(|| source.signer.clone()),
             changed: source.changed.len(),
             problems: problems
                 .map(|p| match p.file.is_empty() {
@@ -155,6 +158,7 @@ mod tests {
             new: new.into(),
             fast_forward: adopted,
             adopted,
+            untrusted: false,
             signer: String::new(),
             author: String::new(),
             contributors: BTreeSet::new(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::adapters::git::tests::{Put, Repo};
+use crate::adapters::git::trust::tests::{key, line, sign};
 use holdfast_core::config::EngineConfig;
 use holdfast_core::engine::{CommandRequest, Engine, Now, Wish};
 use holdfast_core::entry::{By, Presence};
@@ -18,6 +19,11 @@ fn workload(name: &str, tag: u32) -> String {
     format!(
         "apiVersion: holdfast.dev/v1alpha1\nkind: Workload\nmetadata: {{ name: {name} }}\nspec:\n  artifacts: {{ main: \"r.example.com/{name}:{tag}\" }}\n  placement: {{ targets: {{ names: [ a ] }} }}\n  template: {{}}\n"
     )
+}
+
+/// Every test has a file of its own.
+fn salt() -> Salt {
+    Salt::load(&tempfile::tempdir().unwrap().path().join("salt")).unwrap()
 }
 
 struct Running {
@@ -37,6 +43,10 @@ impl Drop for Running {
 }
 
 fn start(repo: &Repo, state: State) -> Running {
+    start_with(repo.config(), state, People::default())
+}
+
+fn start_with(repository: GitConfig, state: State, people: People) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let (events, inbox) = mpsc::unbounded_channel();
     let (poke, pokes) = mpsc::channel(1);
@@ -48,10 +58,11 @@ fn start(repo: &Repo, state: State) -> Running {
         repository: GitConfig {
             // Only hints wake it.
             interval: 3_600_000,
-            ..repo.config()
+            ..repository
         },
         mirror: dir.path().join("git"),
-        salt: Salt::load(&dir.path().join("salt")).unwrap(),
+        salt: salt(),
+        people: latest::channel(Arc::new(people)).1,
         known,
         accepted: tip,
         pokes,
@@ -83,8 +94,8 @@ impl Running {
 
     fn handle(&mut self, input: Input) {
         self.engine.handle(Now { t: 1, wall_ms: 1 }, input);
-        let head = self.engine.state().source.as_ref().unwrap();
-        self.accepted.send_replace(head.accepted.clone());
+        let head = self.engine.state().source.as_ref();
+        self.accepted.send_replace(head.and_then(|head| head.accepted.clone()));
     }
 
     /// Waits until it has looked once more, which must tell the engine nothing.
@@ -102,6 +113,32 @@ impl Running {
             .await
             .expect("a poke does not make it look");
         assert!(self.inbox.try_recv().is_err(), "it told the engine something");
+    }
+
+    /// Verdict and commit of the tip that is not taken because of its signature.
+    fn untrusted(&self) -> Option<(&str, &str)> {
+        let tip = self.engine.state().untrusted.as_ref()?;
+        Some((tip.verdict.as_str(), tip.commit.as_str()))
+    }
+
+    fn adopted(&self) -> Option<&str> {
+        self.engine.state().source.as_ref().map(|head| head.commit.as_str())
+    }
+
+    fn accept(&mut self, commit: &str) {
+        let request = CommandRequest {
+            by: By::daemon(),
+            person: None,
+            workload: None,
+            target: None,
+            only_if: Default::default(),
+            wish: Wish::AcceptRewrite {
+                commit: commit.to_owned(),
+            },
+            reason: String::new(),
+            key: "k".into(),
+        };
+        self.handle(Input::Command { token: 1, request });
     }
 
     fn rewrite(&self) -> Option<String> {
@@ -162,22 +199,7 @@ async fn a_rewritten_branch_waits_and_may_be_put_back() {
 
     repo.point("main", &rewritten);
     running.revision().await;
-    let command = CommandRequest {
-        by: By::daemon(),
-        person: None,
-        workload: None,
-        target: None,
-        only_if: Default::default(),
-        wish: Wish::AcceptRewrite {
-            commit: rewritten.clone(),
-        },
-        reason: String::new(),
-        key: "k".into(),
-    };
-    running.handle(Input::Command {
-        token: 1,
-        request: command,
-    });
+    running.accept(&rewritten);
     assert_eq!(
         running.engine.state().source.as_ref().unwrap().accepted,
         Some(rewritten.clone())
@@ -277,4 +299,171 @@ fn only_changed_files_are_parsed_again() {
     source.fetch(None).unwrap();
     load_desired(&source, &third, "main", &mut parsed).unwrap();
     assert!(!parsed.contains_key("c.yaml"));
+}
+
+/// A repository whose tips have to be signed by Ada.
+struct Guarded {
+    repo: Repo,
+    dir: tempfile::TempDir,
+}
+
+impl Guarded {
+    fn new() -> Self {
+        let (repo, dir) = (Repo::new(true), tempfile::tempdir().unwrap());
+        let guarded = Self { repo, dir };
+        guarded.allow(&line("ada@*", "", &key(1)));
+        guarded
+    }
+
+    fn allow(&self, lines: &str) {
+        std::fs::write(self.dir.path().join("allowed"), lines).unwrap();
+    }
+
+    fn start(&self, state: State) -> Running {
+        let trust = TrustConfig {
+            require: Require::Signed,
+            allowed_signers_file: self.dir.path().join("allowed"),
+        };
+        let repository = GitConfig {
+            trust: Some(trust),
+            ..self.repo.config()
+        };
+        start_with(repository, state, People::default())
+    }
+
+    /// A commit on `parents` that is now the branch, signed with the key of this seed.
+    fn push(&self, parents: &[&str], note: &str, seed: Option<u8>) -> String {
+        let ada = ("ada@example.com", "ada@example.com");
+        let changes = [("notes", Put::File(note)), ("t.yaml", Put::File(TARGET))];
+        let mut commit = self.repo.commit_on(parents, &changes, ada);
+        if let Some(seed) = seed {
+            commit = self.repo.signed(&commit, |bytes| sign(&key(seed), "git", bytes));
+        }
+        self.repo.point("main", &commit);
+        commit
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_signed_tips_are_taken_where_they_have_to_be() {
+    let guarded = Guarded::new();
+    // Not even the first one.
+    let unsigned = guarded.push(&[], "1", None);
+    let mut running = guarded.start(State::default());
+    running.revision().await;
+    assert_eq!(
+        (running.adopted(), running.untrusted()),
+        (None, Some(("unsigned", &*unsigned)))
+    );
+    running.looked_in_vain().await;
+
+    let first = guarded.push(&[&unsigned], "2", Some(1));
+    running.revision().await;
+    assert_eq!((running.adopted(), running.untrusted()), (Some(&*first), None));
+
+    let other = guarded.push(&[&first], "3", Some(2));
+    running.revision().await;
+    let fingerprint = key(2).fingerprint(ssh_key::HashAlg::Sha256);
+    let unknown = format!("unknown key {fingerprint}");
+    assert_eq!(
+        (running.adopted(), running.untrusted()),
+        (Some(&*first), Some((&*unknown, &*other)))
+    );
+    let view = holdfast_core::view::of_state(running.engine.state());
+    let message = view.untrusted.unwrap().message;
+    assert!(
+        message.starts_with(&format!("commit {} is not taken", &other[..12])),
+        "{message}"
+    );
+    assert!(message.contains(&unknown) && message.contains("add the key"), "{message}");
+    assert_eq!(view.exits, [] as [&str; 0], "no command lets it in");
+    running.accept(&other);
+    assert_eq!(running.engine.state().source.as_ref().unwrap().accepted, None);
+    running.looked_in_vain().await;
+
+    // A file with a mistake changes nothing; a good one is taken without a restart.
+    guarded.allow("ada@example.com\n");
+    running.looked_in_vain().await;
+    guarded.allow(&(line("ada@*", "", &key(1)) + &line("ada@*", "", &key(2))));
+    running.poke.send(()).await.unwrap();
+    assert_eq!(running.revision().await, other);
+    assert_eq!((running.adopted(), running.untrusted()), (Some(&*other), None));
+
+    // The branch may be put back.
+    guarded.push(&[&other], "4", None);
+    running.revision().await;
+    assert!(running.untrusted().is_some());
+    guarded.repo.point("main", &other);
+    running.revision().await;
+    assert_eq!((running.adopted(), running.untrusted()), (Some(&*other), None));
+
+    // What was taken stays, also when its key is allowed no more.
+    let state = running.engine.state().clone();
+    drop(running);
+    guarded.allow(&line("ada@*", "", &key(1)));
+    let mut running = guarded.start(state);
+    assert_eq!(running.revision().await, other);
+    assert_eq!((running.adopted(), running.untrusted()), (Some(&*other), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_untrusted_rewrite_is_first_of_all_untrusted() {
+    let guarded = Guarded::new();
+    let first = guarded.push(&[], "1", Some(1));
+    let second = guarded.push(&[&first], "2", Some(1));
+    let mut running = guarded.start(State::default());
+    running.revision().await;
+    for (note, seed, is_untrusted) in [("3", Some(1), false), ("4", None, true), ("5", Some(1), false)] {
+        let tip = guarded.push(&[&first], note, seed);
+        assert_eq!(running.revision().await, tip);
+        assert_eq!(running.untrusted().is_some(), is_untrusted, "{note}");
+        assert_eq!(running.rewrite(), (!is_untrusted).then(|| tip.clone()), "{note}");
+        assert_eq!(running.adopted(), Some(&*second));
+        running.looked_in_vain().await;
+    }
+    let rewritten = running.rewrite().unwrap();
+    running.accept(&rewritten);
+    assert_eq!(running.revision().await, rewritten);
+    assert_eq!(running.adopted(), Some(&*rewritten));
+    // An accepted rewrite vouches for no signature of what grows from it.
+    let grown = guarded.push(&[&rewritten], "6", None);
+    running.revision().await;
+    assert_eq!(running.untrusted(), Some(("unsigned", &*grown)));
+}
+
+#[test]
+fn a_malformed_file_of_allowed_signers_is_refused_at_the_start() {
+    let guarded = Guarded::new();
+    guarded.allow("# nobody\nada@example.com\n");
+    let trust = TrustConfig {
+        require: Require::None,
+        allowed_signers_file: guarded.dir.path().join("allowed"),
+    };
+    let told = Trust::load(trust).err().unwrap().to_string();
+    assert!(told.contains("allowed:2: a line is"), "{told}");
+}
+
+#[test]
+fn addresses_are_told_as_names_or_hashes() {
+    let repo = Repo::new(true);
+    let operator = "repository: { url: x }\ndata: d\nusers: { ada: { name: Ada, emails: [ ADA@example.com ] } }\n";
+    let operator = crate::operator::check(Path::new("h.yaml"), operator.as_bytes()).unwrap();
+    let salt = salt();
+    let people = People::new(&operator, &salt);
+    let mirror = tempfile::tempdir().unwrap();
+    let fetcher = Fetcher {
+        source: GitSource::open(&repo.config(), mirror.path()).unwrap(),
+        repository: repo.config(),
+        known: None,
+        accepted: latest::channel(None).1,
+        salt: salt.clone(),
+        people: latest::channel(Arc::new(people)).1,
+        trust: None,
+        parsed: BTreeMap::new(),
+        told: None,
+        said: None,
+        looks: Arc::default(),
+    };
+    assert_eq!(fetcher.name_of("ada@example.com"), "Ada");
+    assert_eq!(fetcher.name_of("bob@example.com"), salt.hash("bob@example.com"));
 }

@@ -5,7 +5,7 @@
 mod unit;
 mod workload;
 
-use super::{Claim, Frozen, SourceHead, State};
+use super::{Claim, Frozen, SourceHead, State, UntrustedTip};
 use crate::entry::*;
 use crate::ids::Millis;
 
@@ -65,6 +65,11 @@ impl State {
     }
 
     fn fold_source(&mut self, entry: &Entry, source: &Source) {
+        self.untrusted = source.untrusted.then(|| UntrustedTip {
+            commit: source.new.clone(),
+            verdict: source.signer.clone(),
+            t: entry.t,
+        });
         if source.adopted {
             self.source = Some(SourceHead {
                 seq: entry.seq,
@@ -77,7 +82,7 @@ impl State {
                 accepted: None,
             });
         } else if let Some(head) = &mut self.source {
-            head.rewrite = Some(source.new.clone());
+            head.rewrite = (!source.untrusted).then(|| source.new.clone());
         }
         for held in &source.held {
             if let Some(unit) = self
