@@ -128,6 +128,7 @@ fn help() {
       init            Write a commented holdfast.yaml for a repository
       bundle          Make bundles: what an edge site runs
       run             Run the daemon
+      witness         Cosign other teams' ledgers, after checking that each only grew
       demo            Show the main job on embedded defaults: sites, daemon, commits, a bad release, a
                       crash
       validate        Check manifests, or a holdfast.yaml: every problem at its place
@@ -152,6 +153,7 @@ fn help() {
       quarantine      Releases that are kept out
       ledger          Read and verify the ledger
       audit           Ask what ran where, when, and why
+      incident        Write down that a deploy that had passed hurt its users, and when that was over
       schema          Print the JSON Schema of manifests, for editors
       explain         Say what a field of a manifest is: its type, default, meaning, and an example
       completions     Print a shell's completions

@@ -636,7 +636,11 @@ fn a_placement_that_matches_nothing_is_refused_until_it_matches() {
     let request = world.engine.state().workloads[&id()].request.clone().unwrap();
     assert_eq!(
         (request.state, request.reason.as_str(), request.message.as_str()),
-        (RolloutState::Refused, "placement", "no target matches its placement; nothing runs")
+        (
+            RolloutState::Refused,
+            "placement",
+            "no target matches its placement; nothing runs"
+        )
     );
     assert!(world.calls.is_empty());
     world.commit(1, Some(spec(Strategy::BlueGreen { bake_ms: 0 }, 1)));

@@ -108,7 +108,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "ledger verify",
         &[
             "holdfast ledger verify",
-            "holdfast ledger verify /mnt/copy/ledger --key holdfast.example.com/prod+1f2e3d4c+AZ2b... --from checkpoint.march",
+            "holdfast ledger verify /mnt/copy/ledger --key ledger.example/sample+eb661133+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs --from checkpoint.march",
         ],
     ),
     (
@@ -119,7 +119,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("ledger prove", &["holdfast ledger prove 812 815 --into evidence"]),
     (
         "ledger check",
-        &["holdfast ledger check evidence/812.json --key holdfast.example.com/prod+1f2e3d4c+AZ2b..."],
+        &[
+            "holdfast ledger check evidence/812.json --key ledger.example/sample+eb661133+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs",
+        ],
     ),
     (
         "ledger export",
@@ -136,7 +138,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     (
         "witness",
-        &["holdfast witness --dir witness --key witness.key --log-key holdfast.example.com/prod+1f2e3d4c+AZ2b..."],
+        &[
+            "holdfast witness --dir witness --key witness.key --log-key ledger.example/sample+eb661133+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs",
+        ],
     ),
     (
         "audit digest",

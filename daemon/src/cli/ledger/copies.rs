@@ -27,6 +27,7 @@ pub enum Format {
 
 #[derive(clap::Args)]
 pub struct ExportArgs {
+    /// How an entry is printed
     #[arg(long, value_enum, default_value = "jsonl")]
     format: Format,
     /// From this entry on
