@@ -6,6 +6,7 @@ mod lab;
 
 use lab::{Lab, shop, until};
 use rustix::process::Signal;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -44,6 +45,40 @@ fn witness(lab: &Lab, log: &str) -> Witness {
         Some(rest.split('"').next()?.to_owned())
     });
     Witness(child, address)
+}
+
+/// The published files over HTTP, as any web server would give them.
+struct Published(String);
+
+impl Published {
+    fn serve(dir: &Path) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let dir = dir.to_owned();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut line = String::new();
+                let mut reader = BufReader::new(&stream);
+                reader.read_line(&mut line).unwrap();
+                let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                let mut header = String::new();
+                while reader.read_line(&mut header).unwrap() > 2 {
+                    header.clear();
+                }
+                let (status, body) = match std::fs::read(dir.join(path.trim_start_matches('/'))) {
+                    Ok(body) => ("200 OK", body),
+                    Err(_) => ("404 Not Found", Vec::new()),
+                };
+                let head = format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    body.len()
+                );
+                stream.write_all(&[head.into_bytes(), body].concat()).unwrap();
+            }
+        });
+        Self(format!("http://{address}"))
+    }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -121,6 +156,14 @@ fn others_verify_the_ledger_and_an_old_copy_is_found_out() {
 
     let envelope = lab.cli(&["audit", "attest", "shop@site-a"]).json();
     assert_eq!(envelope["signatures"][0]["keyid"], key);
+
+    let published = Published::serve(&lab.path("data/ledger/tlog"));
+    let report = lab.cli(&["ledger", "verify", &published.0, "--json", "--key", &key]).json();
+    assert_eq!(
+        (&report["ok"], report["entries"].as_u64() > Some(3)),
+        (&true.into(), true),
+        "{report}"
+    );
 
     // A backup at work, then more happens, then the machine is lost.
     lab.command(&["ledger", "backup", "backup"]);

@@ -73,7 +73,7 @@ impl Plugin {
             return CallReport {
                 answer: Err(CallFailure::Fault(Fault {
                     class: FaultClass::Invalid,
-                    message: "the plugin runs no jobs".into(),
+                    message: "the plugin does not export jobs: it runs none".into(),
                     fence: None,
                 })),
                 ..not_exported("jobs")

@@ -107,6 +107,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "ledger verify",
         &[
+            "holdfast ledger verify https://ledger.example.com/prod --key ledger.example/sample+eb661133+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs",
             "holdfast ledger verify",
             "holdfast ledger verify /mnt/copy/ledger --key ledger.example/sample+eb661133+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs --from checkpoint.march",
         ],

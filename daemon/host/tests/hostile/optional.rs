@@ -64,7 +64,6 @@ async fn what_is_not_exported_is_absent() {
     let (options, subject) = (call.options(), generation(2));
     let faults = [
         ("jobs", minimal.check_job(&options, &subject, "j", "{}").await.answer.err()),
-        ("jobs", minimal.run(&options, &subject, "j", "{}").await.answer.err()),
         ("preview", minimal.diff(&options, None, &subject).await.answer.err()),
         ("capacity", minimal.room(&options, &subject).await.answer.err()),
         ("telemetry", minimal.telemetry(&options, &subject).await.answer.err()),
@@ -79,6 +78,15 @@ async fn what_is_not_exported_is_absent() {
             fault.message
         );
     }
+    // That is an answer of a plugin that runs jobs: begun, and gone.
+    let fault = minimal
+        .run(&options, &subject, "j", "{}")
+        .await
+        .answer
+        .unwrap_err()
+        .into_fault();
+    assert_eq!(fault.class, FaultClass::Invalid);
+    assert!(fault.message.contains("does not export jobs"), "{}", fault.message);
 }
 
 #[test]

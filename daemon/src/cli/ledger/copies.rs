@@ -2,6 +2,7 @@
 
 use super::proofs::{Keys, proof_of};
 use super::{ledger_dir, open, what};
+use crate::adapters::web::WebServer;
 use crate::cli::error::{CliError, NEGATIVE};
 use crate::cli::show::{Out, Tone};
 use base64::Engine as _;
@@ -9,12 +10,16 @@ use holdfast_core::entry::Entry;
 use holdfast_ledger::backup::{backup, restore};
 use holdfast_ledger::tlog::note::Note;
 use holdfast_ledger::verify::Trust;
-use holdfast_ledger::{RealDisk, VerifyReport, verify};
+use holdfast_ledger::{RealDisk, VerifyReport, verify, verify_published};
 use serde_json::{Value, json};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+const FETCH_DEADLINE: Duration = Duration::from_secs(30);
+/// The largest bundle: 256 entries of 65,535 bytes and their lengths.
+const FETCH_MAX_BYTES: usize = 256 * 65_537;
 const TAIL_EVERY: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -60,8 +65,13 @@ fn trust(config: &Path, keys: &Keys, from: Option<&Path>) -> Result<Trust, CliEr
     Ok(Trust { keys, from, witnesses })
 }
 
-pub fn verify_dir(config: &Path, dir: Option<&Path>, keys: &Keys, from: Option<&Path>, out: &Out) -> Result<ExitCode, CliError> {
-    let dir = ledger_dir(config, dir)?;
+pub fn verify_any(config: &Path, place: Option<&str>, keys: &Keys, from: Option<&Path>, out: &Out) -> Result<ExitCode, CliError> {
+    if let Some(url) = place.filter(|place| place.starts_with("http://") || place.starts_with("https://")) {
+        let report = verify_url(url, &trust(config, keys, from)?)?;
+        say(&report, out);
+        return Ok(ExitCode::from(if report.ok { 0 } else { NEGATIVE }));
+    }
+    let dir = ledger_dir(config, place.map(Path::new))?;
     if !dir.is_dir() {
         return Err(CliError::usage(
             format!("{} is no directory", dir.display()),
@@ -71,6 +81,33 @@ pub fn verify_dir(config: &Path, dir: Option<&Path>, keys: &Keys, from: Option<&
     let report = verify(&dir, &trust(config, keys, from)?)?;
     say(&report, out);
     Ok(ExitCode::from(if report.ok { 0 } else { NEGATIVE }))
+}
+
+/// What is published below a URL: checkpoint, tiles and entries. Blobs are not there.
+fn verify_url(url: &str, trust: &Trust) -> Result<VerifyReport, CliError> {
+    let server =
+        WebServer::new("the published log", url, None, FETCH_DEADLINE).map_err(|error| CliError::usage(error.to_string(), ""))?;
+    let runtime = crate::cli::run::runtime()?;
+    let fetch = |path: &str| -> io::Result<Option<Vec<u8>>> {
+        let url = format!("{}/{path}", server.base);
+        runtime.block_on(async {
+            let mut response = server.client.get(&url).send().await.map_err(io::Error::other)?;
+            match response.status().as_u16() {
+                404 => return Ok(None),
+                200 => {}
+                status => return Err(io::Error::other(format!("{url} answered {status}"))),
+            }
+            let mut body = Vec::new();
+            while let Some(part) = response.chunk().await.map_err(io::Error::other)? {
+                body.extend_from_slice(&part);
+                if body.len() > FETCH_MAX_BYTES {
+                    return Err(io::Error::other(format!("{url} has more than {FETCH_MAX_BYTES} bytes")));
+                }
+            }
+            Ok(Some(body))
+        })
+    };
+    verify_published(fetch, trust).map_err(|source| CliError::io(format!("{url} cannot be read"), source))
 }
 
 fn say(report: &VerifyReport, out: &Out) {

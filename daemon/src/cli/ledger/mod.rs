@@ -43,8 +43,8 @@ pub enum LedgerCommand {
     },
     /// Check every frame, root, entry, tile, signature and blob, offline; nothing is cut or repaired
     Verify {
-        /// Directory of a ledger; default: the configured one
-        dir: Option<PathBuf>,
+        /// Directory of a ledger, or URL of what is published of one; default: the configured one
+        place: Option<String>,
         #[command(flatten)]
         keys: proofs::Keys,
         /// A checkpoint that was kept from earlier: the log must still contain it
@@ -131,7 +131,7 @@ pub fn run(config: &Path, command: &LedgerCommand, out: &Out) -> Result<ExitCode
             out,
         ),
         LedgerCommand::Show { seq, dir } => show(&ledger_dir(config, dir.as_deref())?, *seq, out),
-        LedgerCommand::Verify { dir, keys, from } => copies::verify_dir(config, dir.as_deref(), keys, from.as_deref(), out),
+        LedgerCommand::Verify { place, keys, from } => copies::verify_any(config, place.as_deref(), keys, from.as_deref(), out),
         LedgerCommand::Key(command) => proofs::key(config, command, out),
         LedgerCommand::Prove { seqs, into, dir } => proofs::prove(config, seqs, into, dir.as_deref(), out),
         LedgerCommand::Check { entry, proof, keys } => proofs::check(config, entry, proof.as_deref(), keys, out),
