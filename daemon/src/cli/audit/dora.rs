@@ -121,7 +121,7 @@ pub(super) fn dora(config: &Path, book: &Book, args: &DoraArgs, of: &Of, out: &O
         out.line("no deploy ended in this time");
     }
     for (name, figures) in &rows {
-        out.line(&format!("{name}: {}", words(figures)));
+        out.lines(&format!("{name}: {}", words(figures)));
     }
     as_of_line(book, out);
     Ok(ExitCode::SUCCESS)
@@ -292,7 +292,7 @@ fn words(figures: &Figures) -> String {
     let time = |s: Option<f64>| s.map_or("-".to_owned(), |s| holdfast_core::manifest::human_ms((s * 1_000.0) as u64));
     let mut lines = vec![
         format!(
-            "{} deploys succeeded, {} were bad, {} stopped, {} could not be tried",
+            "deploys by outcome: {} succeeded, {} bad, {} stopped, {} could not be tried",
             figures.succeeded, figures.bad, figures.stopped, figures.could_not_try
         ),
         format!("  success rate             {}", percent(figures.success_rate)),
