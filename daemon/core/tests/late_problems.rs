@@ -1,14 +1,14 @@
 //! What a registry or a plugin finds wrong is said with the place in the manifest, like what the parser finds.
 
-use holdfast_core::config::{BindingRule, EngineConfig};
-use holdfast_core::engine::{Engine, Input, Now, Output, PinFailure, Resolved, Revision};
+mod written;
+
+use holdfast_core::engine::{Engine, Input, Now, Output, PinFailure, Resolved};
 use holdfast_core::entry::Body;
 use holdfast_core::ids::{Digest, WorkloadId};
-use holdfast_core::manifest::{ConfigFiles, assemble, parse_file};
 use holdfast_core::plan::Ask;
 use holdfast_core::state::State;
 use holdfast_core::target::{Abilities, CheckProblem, Report};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 const MANIFESTS: &str = "\
 apiVersion: holdfast.dev/v1alpha1
@@ -30,46 +30,12 @@ spec:
     host: shop.example.com
 ";
 
-struct NoFiles;
-
-impl ConfigFiles for NoFiles {
-    fn digest(&self, path: &str) -> Result<Digest, String> {
-        Err(format!("{path} is not there"))
-    }
-}
-
-fn config() -> EngineConfig {
-    EngineConfig {
-        plugins: [("edge".to_owned(), Digest::of(b"plugin"))].into(),
-        bindings: vec![BindingRule {
-            target: "*".into(),
-            plugin: "edge".into(),
-            grants: Digest::of(b"grants"),
-            fixed: BTreeMap::new(),
-        }],
-        ..EngineConfig::default()
-    }
-}
-
 /// Everything that the engine writes and waits for, with these answers.
 fn run(pin: Result<Resolved, PinFailure>, problem_at: &str) -> Vec<String> {
-    let files = BTreeMap::from([(
-        "apps/shop.yaml".to_owned(),
-        parse_file("apps/shop.yaml", MANIFESTS.as_bytes()),
-    )]);
-    let desired = assemble("main", &files, &[], &NoFiles, &|_: &str| Ok(()));
+    let desired = written::desired("apps/shop.yaml", MANIFESTS);
     assert!(desired.problems.is_empty(), "{:?}", desired.problems);
-    let mut engine = Engine::new(config(), State::default());
-    let mut inputs = vec![Input::Revision(Box::new(Revision {
-        commit: "c1".into(),
-        adopted: true,
-        fast_forward: true,
-        workloads: desired.workloads,
-        targets: desired.targets,
-        places: desired.places,
-        absence_proven: true,
-        ..Revision::default()
-    }))];
+    let mut engine = Engine::new(written::config(), State::default());
+    let mut inputs = vec![Input::Revision(Box::new(written::revision("c1", desired)))];
     let mut said = Vec::new();
     let id = WorkloadId::new("main", "shop").unwrap();
     while let Some(input) = inputs.pop() {

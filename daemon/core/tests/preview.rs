@@ -1,20 +1,11 @@
 //! `plan` runs the real planners: what it says is what the engine then writes.
 
-use holdfast_core::config::{BindingRule, EngineConfig};
+mod written;
+
 use holdfast_core::engine::Revision;
-use holdfast_core::ids::Digest;
-use holdfast_core::manifest::{ConfigFiles, assemble, parse_file};
 use holdfast_core::preview::{Preview, preview};
 use holdfast_core::state::State;
-use std::collections::BTreeMap;
-
-struct NoFiles;
-
-impl ConfigFiles for NoFiles {
-    fn digest(&self, path: &str) -> Result<Digest, String> {
-        Err(format!("{path} is not there"))
-    }
-}
+use written::{config, desired};
 
 fn target(name: &str) -> String {
     format!(
@@ -32,33 +23,7 @@ const BLUE_GREEN: &str = "{ blueGreen: {} }";
 const CANARY: &str = "{ canary: { steps: [ { weight: 10%, hold: 1m }, { weight: 100% } ] } }";
 
 fn revision(commit: &str, text: &str) -> Revision {
-    let files = BTreeMap::from([("all.yaml".to_owned(), parse_file("all.yaml", text.as_bytes()))]);
-    let desired = assemble("main", &files, &[], &NoFiles, &|_: &str| Ok(()));
-    Revision {
-        commit: commit.into(),
-        adopted: true,
-        fast_forward: true,
-        workloads: desired.workloads,
-        targets: desired.targets,
-        unknown_workloads: desired.unknown_workloads,
-        unknown_targets: desired.unknown_targets,
-        absence_proven: desired.absence_proven,
-        ..Revision::default()
-    }
-}
-
-fn config() -> EngineConfig {
-    EngineConfig {
-        plugins: BTreeMap::from([("edge".to_owned(), Digest::of(b"plugin"))]),
-        bindings: vec![BindingRule {
-            target: "site-*".into(),
-            plugin: "edge".into(),
-            grants: Digest::of(b"grants"),
-            fixed: BTreeMap::new(),
-        }],
-        removals_per_revision: 1,
-        ..EngineConfig::default()
-    }
+    written::revision(commit, desired("all.yaml", text))
 }
 
 fn rows(preview: &Preview) -> Vec<String> {

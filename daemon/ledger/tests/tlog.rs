@@ -381,14 +381,20 @@ fn cosignatures_go_to_the_checkpoint_that_they_are_of() {
     policy.check(&assert_published(&disk, &log.reader()).note).unwrap_err();
 }
 
-#[test]
-fn what_is_published_is_verified_without_the_log() {
-    let disk = SimDisk::new();
-    let mut log = ledger(&disk);
+/// A log whose first 30 entries are published, and which has grown since.
+fn published_early(disk: &SimDisk) -> (Ledger<SimDisk>, Publication<SimDisk>, Note) {
+    let mut log = ledger(disk);
     fill(&mut log, &[30]);
     let mut publication = publication(log.reader());
     let early = publication.advance().unwrap().unwrap().note.clone();
     fill(&mut log, &[270, 3]);
+    (log, publication, early)
+}
+
+#[test]
+fn what_is_published_is_verified_without_the_log() {
+    let disk = SimDisk::new();
+    let (_log, mut publication, early) = published_early(&disk);
     publication.advance().unwrap();
     let trust = Trust {
         keys: keys(),
@@ -459,11 +465,7 @@ fn codes(report: &VerifyReport) -> Vec<&'static str> {
 #[test]
 fn verify_compares_everything_published_with_the_log() {
     let disk = SimDisk::new();
-    let mut log = ledger(&disk);
-    fill(&mut log, &[30]);
-    let mut publication = publication(log.reader());
-    let early = publication.advance().unwrap().unwrap().note.clone();
-    fill(&mut log, &[270, 3]);
+    let (mut log, mut publication, early) = published_early(&disk);
     let late = publication.advance().unwrap().unwrap().note.clone();
     fill(&mut log, &[9]);
     log.close().unwrap();

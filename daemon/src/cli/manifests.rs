@@ -2,7 +2,7 @@
 
 use super::error::{CliError, NEGATIVE};
 use super::show::{Out, Tone};
-use crate::adapters::git::{LINK, SUBMODULE};
+use crate::adapters::git::{FILE_MAX_BYTES, LINK, SUBMODULE, is_manifest};
 use crate::operator;
 use holdfast_core::ids::Digest;
 use holdfast_core::manifest::{ConfigFiles, Desired, FileProblem, ParsedFile, Problem, Severity, assemble, parse_file, render};
@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const FILES_MAX: usize = 20_000;
-/// As in the Git adapter: what is not read there is not read here.
-const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// A directory's manifests, read like a commit's.
 pub(super) struct Directory {
@@ -39,7 +37,7 @@ impl ConfigFiles for Directory {
         if !meta.is_file() {
             return Err(format!("{path} is not a file"));
         }
-        if meta.len() > FILE_MAX_BYTES {
+        if meta.len() > FILE_MAX_BYTES as u64 {
             return Err(too_large(meta.len()));
         }
         std::fs::read(&file)
@@ -70,7 +68,7 @@ impl Directory {
     fn take(&mut self, path: &Path, name: String) -> Result<(), CliError> {
         let fail = |source| CliError::io(format!("{} cannot be read", path.display()), source);
         let bytes = path.metadata().map_err(fail)?.len();
-        if bytes > FILE_MAX_BYTES {
+        if bytes > FILE_MAX_BYTES as u64 {
             self.problem(name, "file-too-large", too_large(bytes));
             return Ok(());
         }
@@ -133,7 +131,7 @@ pub(super) fn read_directory(root: &Path) -> Result<Directory, CliError> {
                 directory.problem(relative, "submodule", SUBMODULE.to_owned());
             } else if kind.is_dir() {
                 open.push(path);
-            } else if kind.is_file() && (relative.ends_with(".yaml") || relative.ends_with(".yml")) {
+            } else if kind.is_file() && is_manifest(&relative) {
                 if directory.files.len() >= FILES_MAX {
                     return Err(CliError::usage(
                         format!("more than {FILES_MAX} manifests below {}", root.display()),
@@ -164,7 +162,7 @@ pub fn validate(path: &Path, out: &Out) -> Result<ExitCode, CliError> {
         return Ok(report(&desired.problems, &directory.texts, &counts(&desired), out));
     }
     let shown = path.display().to_string();
-    if meta.len() <= FILE_MAX_BYTES {
+    if meta.len() <= FILE_MAX_BYTES as u64 {
         let bytes = std::fs::read(path).map_err(missing)?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if is_operator_file(path, &text) {

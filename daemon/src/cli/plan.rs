@@ -112,14 +112,9 @@ fn revision(desired: Desired, commit: String) -> Revision {
         fast_forward: true,
         adopted: true,
         signer: "unverified".into(),
-        workloads: desired.workloads,
-        targets: desired.targets,
-        unknown_workloads: desired.unknown_workloads,
-        unknown_targets: desired.unknown_targets,
-        absence_proven: desired.absence_proven,
-        places: desired.places,
         ..Revision::default()
     }
+    .with(desired)
 }
 
 /// As the daemon would load them, without compiling anything.

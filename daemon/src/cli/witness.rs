@@ -40,7 +40,7 @@ pub fn witness(args: &WitnessArgs) -> Result<ExitCode, CliError> {
     args.logging.start()?;
     let at_dir = |source| CliError::io(format!("{} cannot be used", args.dir.display()), source);
     std::fs::create_dir_all(&args.dir).map_err(at_dir)?;
-    let key = key::load(&args.key, &args.dir, KeyKind::Witness)?;
+    let key = key::load(&args.key, Some(&args.dir), KeyKind::Witness)?;
     let disk = RealDisk::create(&args.dir).map_err(at_dir)?;
     let name = key.verifier().to_string();
     let witness = Arc::new(Mutex::new(Witness::new(disk, key, args.logs.clone())));

@@ -1,7 +1,7 @@
 //! The log as others verify it: tiles and a signed checkpoint beside it, and witnesses that cosign the checkpoint. All of it
 //! runs behind the daemon's work; only a witness that has seen more of this log than there is stops the daemon.
 
-use super::{Event, wall_ms};
+use super::Event;
 use crate::adapters::web::{WebError, WebServer};
 use crate::operator::{LedgerConfig, Operator, WitnessConfig};
 use futures_util::future::join_all;
@@ -70,7 +70,7 @@ pub(super) fn start(
     events: mpsc::UnboundedSender<Event>,
 ) -> Result<Option<Publishing>, PublishingError> {
     let Some(config) = &operator.ledger else { return Ok(None) };
-    let key = key::load(&config.key_file, &operator.data, KeyKind::Log)?;
+    let key = key::load(&config.key_file, Some(&operator.data), KeyKind::Log)?;
     let former: Result<Vec<VerifierKey>, NoteError> = config.former_keys.iter().map(|key| key.parse()).collect();
     let former = former.map_err(PublishingError::FormerKey)?;
     let witnesses: Vec<Witness> = config.witnesses.known.iter().map(Witness::new).collect::<Result<_, _>>()?;
@@ -224,7 +224,7 @@ struct Cosigning {
 impl Cosigning {
     #[allow(clippy::disallowed_methods, reason = "witnesses are asked in real time")]
     async fn run(self, mut witnesses: Vec<Witness>, mut news: watch::Receiver<Option<SignedCheckpoint>>) {
-        let mut missing_since_ms = None;
+        let mut is_short = false;
         loop {
             let signed = news.borrow_and_update().clone();
             let complete = match &signed {
@@ -234,12 +234,10 @@ impl Cosigning {
                 },
                 None => true,
             };
-            if complete {
-                missing_since_ms = None;
-            } else if missing_since_ms.is_none() {
-                missing_since_ms = Some(wall_ms());
+            if !complete && !is_short {
                 tracing::error!("fewer witnesses cosign the ledger than `ledger.witnesses.needed`");
             }
+            is_short = !complete;
             tokio::time::sleep(WITNESS_AT_MOST_EVERY).await;
             let retry = tokio::time::sleep(WITNESS_RETRY);
             tokio::select! {

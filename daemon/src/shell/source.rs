@@ -271,20 +271,12 @@ impl Fetcher {
             .filter(|problem| problem.severity == Severity::Error)
             .map(source_problem)
             .collect();
-        revision.workloads = desired.workloads;
-        revision.targets = desired.targets;
-        revision.unknown_workloads = desired.unknown_workloads;
-        revision.unknown_targets = desired.unknown_targets;
-        revision.absence_proven = desired.absence_proven;
-        revision.places = desired.places;
         revision.blobs = blobs;
         self.known = Some(head.commit);
         self.told = told;
-        Ok(Some(revision))
+        Ok(Some(revision.with(desired)))
     }
-}
 
-impl Fetcher {
     /// Of a person that the operator names; else no more than the ledger says of an author.
     fn name_of(&self, email: &str) -> String {
         let hash = self.salt.hash(email);

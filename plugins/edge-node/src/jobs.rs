@@ -250,7 +250,7 @@ impl Site {
                 "job ended"
             );
             known.outcome = Some(outcome);
-            Some(Some(ended))
+            Some(ended)
         })?;
         let mut inner = lock(&self.inner);
         if inner.jobs.get(id).is_some_and(|at_work| std::ptr::eq(&**at_work, job)) {

@@ -268,11 +268,15 @@ impl Site {
         Ok(outcome)
     }
 
-    /// Changes the record outside of an effect: `set` says whether it changed anything, and what goes into the journal.
-    pub(crate) fn amend(&self, set: impl FnOnce(&mut SiteRecord) -> Option<Option<JournalLine>>) -> Result<(), Refused> {
+    /// Changes the record outside of an effect: `set` says what goes into the journal, if anything.
+    pub(crate) fn amend(&self, set: impl FnOnce(&mut SiteRecord) -> Option<JournalLine>) -> Result<(), Refused> {
         let mut journal = lock(&self.journal);
-        let mut record = SiteRecord::clone(&self.record());
-        let Some(line) = set(&mut record) else { return Ok(()) };
+        let before = self.record();
+        let mut record = SiteRecord::clone(&before);
+        let line = set(&mut record);
+        if record == *before {
+            return Ok(());
+        }
         self.save(&record)?;
         lock(&self.inner).record = Arc::new(record);
         // The state is what counts; a line that the disk does not take is missing from the evidence, no more.
@@ -551,10 +555,8 @@ impl Site {
     /// Keeps something of a generation over restarts that is not an effect; where the disk fails, it is found out anew.
     fn remember(&self, key: &str, number: u32, set: impl FnOnce(&mut Generation)) {
         let amended = self.amend(|record| {
-            let known = record.workloads.get_mut(key)?.generations.get_mut(&number)?;
-            let before = known.clone();
-            set(known);
-            (*known != before).then_some(None)
+            set(record.workloads.get_mut(key)?.generations.get_mut(&number)?);
+            None
         });
         if let Err(refused) = amended {
             tracing::warn!(?refused, "what was found out is not remembered");

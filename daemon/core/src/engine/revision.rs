@@ -1,7 +1,7 @@
 //! A revision of the desired state, turned into entries: what changed, what is gone, what cannot be known.
 
 use super::*;
-use crate::manifest::Places;
+use crate::manifest::{Desired, Places};
 use crate::spec::{TargetSpec, WorkloadSpec};
 use std::cmp::Ordering;
 
@@ -37,6 +37,21 @@ pub struct Revision {
     pub places: Places,
     /// Contents that the specs name.
     pub blobs: Vec<(Digest, Vec<u8>)>,
+}
+
+impl Revision {
+    /// What its files say. Their problems are for whoever read them to tell.
+    pub fn with(self, desired: Desired) -> Self {
+        Self {
+            workloads: desired.workloads,
+            targets: desired.targets,
+            unknown_workloads: desired.unknown_workloads,
+            unknown_targets: desired.unknown_targets,
+            absence_proven: desired.absence_proven,
+            places: desired.places,
+            ..self
+        }
+    }
 }
 
 impl Engine {

@@ -32,8 +32,8 @@ pub enum KeyError {
     Random(#[source] io::Error),
 }
 
-/// Makes a new key in a new file, mode 0600.
-pub fn create(path: &Path, data_dir: &Path, name: &str, kind: KeyKind) -> Result<SignerKey, KeyError> {
+/// Makes a new key in a new file, mode 0600. `data_dir`: where it must not be.
+pub fn create(path: &Path, data_dir: Option<&Path>, name: &str, kind: KeyKind) -> Result<SignerKey, KeyError> {
     refuse_inside(path, data_dir)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| KeyError::Random(io::Error::other(error.to_string())))?;
@@ -62,7 +62,7 @@ pub fn create(path: &Path, data_dir: &Path, name: &str, kind: KeyKind) -> Result
 }
 
 /// Refuses a file inside the data directory, and one that others can read.
-pub fn load(path: &Path, data_dir: &Path, kind: KeyKind) -> Result<SignerKey, KeyError> {
+pub fn load(path: &Path, data_dir: Option<&Path>, kind: KeyKind) -> Result<SignerKey, KeyError> {
     let reading = |source| KeyError::Read {
         path: path.to_owned(),
         source,
@@ -94,7 +94,8 @@ pub fn load(path: &Path, data_dir: &Path, kind: KeyKind) -> Result<SignerKey, Ke
     Ok(key)
 }
 
-fn refuse_inside(path: &Path, data_dir: &Path) -> Result<(), KeyError> {
+fn refuse_inside(path: &Path, data_dir: Option<&Path>) -> Result<(), KeyError> {
+    let Some(data_dir) = data_dir else { return Ok(()) };
     let reading = |source| KeyError::Read {
         path: path.to_owned(),
         source,
@@ -132,15 +133,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let path = dir.path().join("log.key");
-        let key = create(&path, &data, "ledger.example", KeyKind::Log).unwrap();
+        let key = create(&path, Some(&data), "ledger.example", KeyKind::Log).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(load(&path, &data, KeyKind::Log).unwrap().verifier(), key.verifier());
-        assert!(matches!(load(&path, &data, KeyKind::Witness), Err(KeyError::Kind { .. })));
+        assert_eq!(load(&path, Some(&data), KeyKind::Log).unwrap().verifier(), key.verifier());
         assert!(matches!(
-            create(&path, &data, "ledger.example", KeyKind::Log),
+            load(&path, Some(&data), KeyKind::Witness),
+            Err(KeyError::Kind { .. })
+        ));
+        assert!(matches!(
+            create(&path, Some(&data), "ledger.example", KeyKind::Log),
             Err(KeyError::Exists(_))
         ));
-        let other = create(&dir.path().join("other.key"), &data, "ledger.example", KeyKind::Log).unwrap();
+        let other = create(&dir.path().join("other.key"), Some(&data), "ledger.example", KeyKind::Log).unwrap();
         assert_ne!(other.verifier(), key.verifier());
     }
 
@@ -149,14 +153,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let path = dir.path().join("log.key");
-        create(&path, &data, "ledger.example", KeyKind::Log).unwrap();
+        create(&path, Some(&data), "ledger.example", KeyKind::Log).unwrap();
         for mode in [0o640, 0o604, 0o602, 0o660, 0o601] {
             set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            let refused = load(&path, &data, KeyKind::Log).unwrap_err();
+            let refused = load(&path, Some(&data), KeyKind::Log).unwrap_err();
             assert!(refused.to_string().contains("chmod 600"), "{mode:o}: {refused}");
         }
         set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
-        load(&path, &data, KeyKind::Log).unwrap();
+        load(&path, Some(&data), KeyKind::Log).unwrap();
     }
 
     #[test]
@@ -167,16 +171,16 @@ mod tests {
         std::os::unix::fs::symlink(data.join("keys"), dir.path().join("keys")).unwrap();
         for path in ["data/log.key", "data/keys/log.key", "data/../data/log.key", "keys/log.key"] {
             let path = dir.path().join(path);
-            for refused in [create(&path, &data, "ledger.example", KeyKind::Log), {
+            for refused in [create(&path, Some(&data), "ledger.example", KeyKind::Log), {
                 std::fs::write(&path, "PRIVATE").unwrap();
                 set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-                load(&path, &data, KeyKind::Log)
+                load(&path, Some(&data), KeyKind::Log)
             }] {
                 assert!(matches!(refused, Err(KeyError::InsideDataDir { .. })), "{refused:?}");
             }
             std::fs::remove_file(&path).unwrap();
         }
         // A directory that only begins with the same letters is another one.
-        create(&dir.path().join("data-key"), &data, "ledger.example", KeyKind::Log).unwrap();
+        create(&dir.path().join("data-key"), Some(&data), "ledger.example", KeyKind::Log).unwrap();
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 const REF: &str = "refs/holdfast/tip";
 const FILES_MAX: usize = 20_000;
 const ENTRIES_MAX: usize = 200_000;
-const FILE_MAX_BYTES: usize = 1 << 20;
+pub(crate) const FILE_MAX_BYTES: usize = 1 << 20;
 pub(crate) const LINK: &str = "a symbolic link is never followed; commit the file or directory itself";
 pub(crate) const SUBMODULE: &str = "a submodule is another repository and is never read; commit the files themselves";
 const CONTRIBUTING_COMMITS_MAX: usize = 1_000;

@@ -3,13 +3,12 @@
 
 use super::super::book::Book;
 use super::super::error::CliError;
+use super::super::ledger::proofs::log_key;
 use super::super::show::Out;
 use super::deploy::{Deploy, deploy, find_deploy, no_deploy};
-use crate::operator;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use holdfast_ledger::tlog::key;
-use holdfast_ledger::tlog::note::{KeyKind, SignerKey};
+use holdfast_ledger::tlog::note::SignerKey;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,14 +16,7 @@ use std::process::ExitCode;
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 
 pub(super) fn attest(config: &Path, book: &Book, wanted: &str, out: &Out) -> Result<ExitCode, CliError> {
-    let operator = operator::load(config)?;
-    let Some(ledger) = &operator.ledger else {
-        return Err(CliError::usage(
-            "the configuration names no key to sign with".to_owned(),
-            "`holdfast ledger key new` makes one; name it under `ledger.key_file`",
-        ));
-    };
-    let key = key::load(&ledger.key_file, &operator.data, KeyKind::Log)?;
+    let key = log_key(config)?;
     let began = find_deploy(book, wanted)?.ok_or_else(|| no_deploy(wanted))?;
     let deploy = deploy(book, &began)?;
     if deploy.ended.is_empty() {
@@ -80,6 +72,7 @@ fn encoding(payload: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_ledger::tlog::note::KeyKind;
 
     #[test]
     fn the_encoding_is_that_of_the_specification() {

@@ -232,10 +232,9 @@ pub(super) fn workloads_named(book: &Book, name: &str) -> Result<Vec<String>, Cl
 
 /// The entry that began the deploy a person names.
 pub(super) fn find_deploy(book: &Book, wanted: &str) -> Result<Option<Entry>, CliError> {
-    let is_began = |entry: &Entry| matches!(entry.body, Body::Attempt(AttemptChange::Began { .. }));
     if let Some((_, seq)) = parse_deploy_id(wanted) {
         let known = book.find(&[(FindBy::Deploy, wanted)])?;
-        return Ok(known.into_iter().find(|entry| entry.seq == seq && is_began(entry)));
+        return Ok(began(&known).find(|entry| entry.seq == seq).cloned());
     }
     let Some((workload, target)) = wanted.split_once('@') else {
         return Ok(None);
@@ -244,11 +243,7 @@ pub(super) fn find_deploy(book: &Book, wanted: &str) -> Result<Option<Entry>, Cl
     let mut newest: Option<Entry> = None;
     for name in names {
         let entries = book.find(&[(FindBy::Target, target), (FindBy::Workload, &name), (FindBy::Kind, "attempt")])?;
-        newest = entries
-            .into_iter()
-            .filter(is_began)
-            .chain(newest)
-            .max_by_key(|entry| entry.seq);
+        newest = began(&entries).cloned().chain(newest).max_by_key(|entry| entry.seq);
     }
     Ok(newest)
 }
@@ -256,15 +251,9 @@ pub(super) fn find_deploy(book: &Book, wanted: &str) -> Result<Option<Entry>, Cl
 /// The deploy id and workload of what a person names.
 pub fn deploy_and_workload(config: &std::path::Path, wanted: &str) -> Result<(String, String), CliError> {
     let book = Book::open(config, None, None)?;
-    let found = find_deploy(&book, wanted)?;
-    let named = match &found {
-        Some(entry) => Some((deploy_id(epoch_of(&book, entry)?, entry.seq), entry.on.workload.clone())),
-        None => None,
-    };
-    match named {
-        Some((deploy, Some(workload))) => Ok((deploy, workload.to_string())),
-        _ => Err(no_deploy(wanted)),
-    }
+    let began = find_deploy(&book, wanted)?.ok_or_else(|| no_deploy(wanted))?;
+    let workload = began.on.workload.as_ref().map(ToString::to_string).unwrap_or_default();
+    Ok((deploy_id(epoch_of(&book, &began)?, began.seq), workload))
 }
 
 pub(super) fn no_deploy(wanted: &str) -> CliError {

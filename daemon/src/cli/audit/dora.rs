@@ -102,7 +102,7 @@ pub(super) fn dora(config: &Path, book: &Book, args: &DoraArgs, of: &Of, out: &O
         .collect();
     if let Some(n) = args.retention {
         let mut kept: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        for one in retention::kept(config, of, n, |_| true)? {
+        for one in retention::kept(config, of.dir.as_deref(), n, |_| true)? {
             let (there, all) = kept.entry(group(&one.workload)).or_default();
             *there += usize::from(one.missing.is_empty());
             *all += 1;

@@ -14,8 +14,8 @@ pub use deploy::deploy_and_workload;
 
 use super::book::Book;
 use super::error::{CliError, NEGATIVE};
-use super::ledger::proofs::write_proof;
-use super::ledger::{self, ledger_dir, what};
+use super::ledger::proofs::Prover;
+use super::ledger::{ledger_dir, what};
 use super::show::{Out, Tone};
 use crate::api::FindBy;
 use deploy::{Deploy, began, deploy, workloads_named};
@@ -84,12 +84,7 @@ pub enum AuditCommand {
         of: Of,
     },
     /// Whether the releases proven last can still be pulled: index, manifests, configs and layers
-    Retention {
-        #[command(flatten)]
-        args: retention::RetentionArgs,
-        #[command(flatten)]
-        of: Of,
-    },
+    Retention(retention::RetentionArgs),
     /// Delivery figures: success rate, lead time, time to detect and to roll back
     Dora {
         #[command(flatten)]
@@ -132,16 +127,12 @@ pub fn run(config: &Path, command: &AuditCommand, out: &Out) -> Result<ExitCode,
         | AuditCommand::Drift { of, .. }
         | AuditCommand::Unsigned { of }
         | AuditCommand::Dora { of, .. } => of,
-        AuditCommand::Retention { args, of } => return retention::retention(config, args, of, out),
+        AuditCommand::Retention(args) => return retention::retention(config, args, out),
     };
     let book = Book::open(config, of.dir.as_deref(), of.as_of.as_ref())?;
     let code = answer(config, &book, command, of, out)?;
     if let Some(into) = &of.proof {
-        let dir = ledger_dir(config, of.dir.as_deref())?;
-        let ledger = ledger::open(&dir)?;
-        for seq in book.shown() {
-            write_proof(&dir, &ledger, seq, into)?;
-        }
+        Prover::open(&ledger_dir(config, of.dir.as_deref())?)?.write(book.shown(), into)?;
     }
     Ok(code)
 }
@@ -166,7 +157,7 @@ fn answer(config: &Path, book: &Book, command: &AuditCommand, of: &Of, out: &Out
         AuditCommand::Drift { args, .. } => drift::drift(book, args, of.limit(), out),
         AuditCommand::Unsigned { .. } => unsigned(book, of.limit(), out),
         AuditCommand::Dora { args, .. } => dora::dora(config, book, args, of, out),
-        AuditCommand::Retention { .. } => Ok(ExitCode::SUCCESS),
+        AuditCommand::Retention(args) => retention::retention(config, args, out),
     }
 }
 

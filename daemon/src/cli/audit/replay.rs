@@ -10,6 +10,7 @@ use holdfast_core::ids::Seq;
 use holdfast_core::plan::PLANNER_VERSION;
 use holdfast_core::plan::unit::Inputs;
 use holdfast_core::state::State;
+use holdfast_core::target::Verb;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -77,10 +78,14 @@ fn decide(book: &Book, state: &State, entry: &Entry, intent: &Intent) -> Result<
         return Err("the intent names no unit".to_owned());
     };
     let plan = inputs.replay(state, &config, workload, target);
-    match plan.and_then(|plan| plan.verb) {
-        Some(verb) if verb == intent.verb => Ok(String::new()),
-        Some(verb) => Ok(format!("{} instead", serde_json::to_string(&verb).unwrap_or_default())),
-        None => Ok("no effect instead".to_owned()),
+    Ok(difference(plan.and_then(|plan| plan.verb).as_ref(), &intent.verb))
+}
+
+fn difference(decided: Option<&Verb>, recorded: &Verb) -> String {
+    match decided {
+        Some(verb) if verb == recorded => String::new(),
+        Some(verb) => format!("{} instead", serde_json::to_string(verb).unwrap_or_default()),
+        None => "no effect instead".to_owned(),
     }
 }
 
@@ -102,5 +107,31 @@ pub(super) fn show(all: &[Replayed], out: &Out) {
     ));
     for one in all.iter().filter(|one| one.same != Some(true)) {
         out.line(&format!("  entry {} {}: {}", one.intent, one.verb, one.message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_decision_is_told() {
+        let launch = |generation| Verb::Launch { generation, size: 1 };
+        for (decided, expected) in [
+            (Some(launch(2)), ""),
+            (Some(launch(3)), r#"{"verb":"launch","generation":3,"size":1} instead"#),
+            (None, "no effect instead"),
+        ] {
+            assert_eq!(difference(decided.as_ref(), &launch(2)), expected);
+        }
+        let all = |same| {
+            vec![Replayed {
+                intent: 1,
+                verb: "launch",
+                same,
+                message: String::new(),
+            }]
+        };
+        assert!(differs(&all(Some(false))) && !differs(&all(Some(true))) && !differs(&all(None)));
     }
 }

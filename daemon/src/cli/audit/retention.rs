@@ -2,7 +2,6 @@
 
 use super::super::error::{CliError, NEGATIVE};
 use super::super::show::{Out, Tone};
-use super::Of;
 use crate::operator::{self, Operator};
 use crate::shell::{Blobs, pullable};
 use holdfast_core::state::{State, WorkloadState};
@@ -10,7 +9,7 @@ use holdfast_ledger::{Ledger, Options, load_state};
 use holdfast_registry::Registries;
 use serde::Serialize;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
@@ -20,6 +19,9 @@ pub struct RetentionArgs {
     /// How many of the releases proven last
     #[arg(short, default_value_t = 3)]
     n: usize,
+    /// A copy of a ledger, instead of the configured one
+    #[arg(long)]
+    dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -30,8 +32,8 @@ pub(super) struct Kept {
     pub missing: String,
 }
 
-pub(super) fn retention(config: &Path, args: &RetentionArgs, of: &Of, out: &Out) -> Result<ExitCode, CliError> {
-    let found = kept(config, of, args.n, |id| {
+pub(super) fn retention(config: &Path, args: &RetentionArgs, out: &Out) -> Result<ExitCode, CliError> {
+    let found = kept(config, args.dir.as_deref(), args.n, |id| {
         args.workload
             .as_deref()
             .is_none_or(|name| id == name || id.ends_with(&format!("/{name}")))
@@ -64,9 +66,9 @@ pub(super) fn retention(config: &Path, args: &RetentionArgs, of: &Of, out: &Out)
 }
 
 /// Asks the registries that the operator configured, now.
-pub(super) fn kept(config: &Path, of: &Of, n: usize, wanted: impl Fn(&str) -> bool) -> Result<Vec<Kept>, CliError> {
+pub(super) fn kept(config: &Path, dir: Option<&Path>, n: usize, wanted: impl Fn(&str) -> bool) -> Result<Vec<Kept>, CliError> {
     let operator: Operator = operator::load(config)?;
-    let dir = of.dir.clone().unwrap_or_else(|| operator.ledger_dir());
+    let dir = dir.map_or_else(|| operator.ledger_dir(), Path::to_owned);
     let (mut ledger, _) = Ledger::open_read_only(&dir, Options::default())?;
     let (state, _): (State, _) = load_state(&mut ledger)?;
     let registries = Registries::new(&operator.registries)

@@ -23,9 +23,14 @@ pub struct TagsArgs {
     to: Option<Time>,
 }
 
+impl TagsArgs {
+    /// Whether something of what lies between these moments, both included, is asked for.
+    fn asks_for(&self, first: &str, last: &str) -> bool {
+        self.from.as_ref().is_none_or(|from| *last >= *from.0) && self.to.as_ref().is_none_or(|to| *first < *to.0)
+    }
+}
+
 pub(super) fn tags(book: &Book, args: &TagsArgs, out: &Out) -> Result<ExitCode, CliError> {
-    let within =
-        |wall: &str| args.from.as_ref().is_none_or(|from| *wall >= *from.0) && args.to.as_ref().is_none_or(|to| *wall < *to.0);
     let entries: Vec<Entry> = book.find(&[(FindBy::Reference, &args.reference)])?;
     if entries.is_empty() {
         return Err(CliError::usage(
@@ -40,16 +45,20 @@ pub(super) fn tags(book: &Book, args: &TagsArgs, out: &Out) -> Result<ExitCode, 
         let Some(digest) = root.blobs.get("observations") else {
             continue;
         };
+        // What a root has was seen before it was written.
+        if args.from.as_ref().is_some_and(|from| root.wall < from.0) {
+            continue;
+        }
         let seen: Vec<Observation> = serde_json::from_slice(&book.blob(digest)?)
             .map_err(|error| CliError::usage(format!("the observations of entry {} cannot be read: {error}", root.seq), ""))?;
         book.show([root.seq]);
         let of_this = seen.into_iter().filter(|one| one.reference == args.reference);
-        spans.extend(of_this.filter(|one| within(&one.first) || within(&one.last)));
+        spans.extend(of_this.filter(|one| args.asks_for(&one.first, &one.last)));
     }
     let digests: BTreeSet<&str> = spans.iter().map(|span| span.digest.as_str()).collect();
     let moved = entries
         .iter()
-        .any(|entry| matches!(entry.body, Body::TagMoved(_)) && within(&entry.wall));
+        .any(|entry| matches!(entry.body, Body::TagMoved(_)) && args.asks_for(&entry.wall, &entry.wall));
     let still = !moved && digests.len() <= 1;
     let polls: u64 = spans.iter().map(|span| span.polls).sum();
     if out.is_json {
@@ -98,4 +107,29 @@ fn event(entry: &Entry) -> Option<[String; 4]> {
         _ => return None,
     };
     Some([entry.wall.clone(), workload, what.to_owned(), digest])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_counts_where_it_touches_what_is_asked_for() {
+        let args = TagsArgs {
+            reference: "r.example.com/a:1".into(),
+            from: Some("2026-11-24T10:15".parse().unwrap()),
+            to: Some("2026-11-24T10:30".parse().unwrap()),
+        };
+        for (first, last, expected) in [
+            ("10:00", "11:00", true),
+            ("10:00", "10:15", true),
+            ("10:20", "10:25", true),
+            ("10:29", "11:00", true),
+            ("10:00", "10:14", false),
+            ("10:30", "11:00", false),
+        ] {
+            let at = |minute: &str| format!("2026-11-24T{minute}:00.000Z");
+            assert_eq!(args.asks_for(&at(first), &at(last)), expected, "{first} to {last}");
+        }
+    }
 }

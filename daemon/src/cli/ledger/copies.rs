@@ -1,6 +1,6 @@
 //! Whether a ledger is whole, and copies of it: to keep, to come back from, and for people with other tools.
 
-use super::proofs::{Keys, proof_of};
+use super::proofs::{Keys, Prover};
 use super::{ledger_dir, open, what};
 use crate::adapters::web::WebServer;
 use crate::cli::error::{CliError, NEGATIVE};
@@ -10,7 +10,7 @@ use holdfast_core::entry::Entry;
 use holdfast_ledger::backup::{backup, restore};
 use holdfast_ledger::tlog::note::Note;
 use holdfast_ledger::verify::Trust;
-use holdfast_ledger::{RealDisk, VerifyReport, verify, verify_published};
+use holdfast_ledger::{LedgerError, RealDisk, VerifyReport, verify, verify_published};
 use serde_json::{Value, json};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -200,22 +200,20 @@ pub fn export(config: &Path, args: &ExportArgs, out: &Out) -> Result<ExitCode, C
         return Err(CliError::usage("proofs do not fit into CSV".to_owned(), "--format jsonl"));
     }
     let dir = ledger_dir(config, args.dir.as_deref())?;
+    let prover = if args.proof { Some(Prover::open(&dir)?) } else { None };
     let ledger = open(&dir)?;
     if matches!(args.format, Format::Csv) {
         out.write("seq,wall,kind,workload,target,by,what\r\n");
     }
     for item in ledger.iter_raw(args.from, args.to.unwrap_or(u64::MAX)) {
         let (seq, bytes) = item?;
-        let line = match args.format {
-            Format::Csv => csv(&ledger.entry(seq)?),
-            Format::Jsonl if args.proof => {
+        let line = match (args.format, &prover) {
+            (Format::Csv, _) => csv(&Entry::parse(&bytes).map_err(|source| LedgerError::Unreadable { seq, source })?),
+            (Format::Jsonl, Some(prover)) => {
                 let entry = base64::engine::general_purpose::STANDARD.encode(&bytes);
-                format!(
-                    "{}\n",
-                    json!({ "entry": entry, "proof": proof_of(&dir, &ledger, seq)?.to_string() })
-                )
+                format!("{}\n", json!({ "entry": entry, "proof": prover.proof(seq)?.to_string() }))
             }
-            Format::Jsonl => format!("{}\n", String::from_utf8_lossy(&bytes)),
+            (Format::Jsonl, None) => format!("{}\n", String::from_utf8_lossy(&bytes)),
         };
         out.write(&line);
         if out.has_failed() {

@@ -62,7 +62,11 @@ impl Keys {
         let Some(ledger) = &operator.ledger else {
             return Ok((Vec::new(), given));
         };
-        let mut keys = vec![key::load(&ledger.key_file, &operator.data, KeyKind::Log)?.verifier().clone()];
+        let mut keys = vec![
+            key::load(&ledger.key_file, Some(&operator.data), KeyKind::Log)?
+                .verifier()
+                .clone(),
+        ];
         for former in &ledger.former_keys {
             let former = former
                 .parse()
@@ -84,10 +88,10 @@ pub fn key(config: &Path, command: &KeyCommand, out: &Out) -> Result<ExitCode, C
             let kind = if *witness { KeyKind::Witness } else { KeyKind::Log };
             // Where there is a configuration, the key must not end up in its data directory.
             let data = match config.exists() {
-                true => operator::load(config)?.data,
-                false => PathBuf::from("/nonexistent"),
+                true => Some(operator::load(config)?.data),
+                false => None,
             };
-            key::create(file, &data, name, kind)?
+            key::create(file, data.as_deref(), name, kind)?
         }
         KeyCommand::Show { file } => load_any(config, file.as_deref())?,
     };
@@ -101,16 +105,18 @@ pub fn key(config: &Path, command: &KeyCommand, out: &Out) -> Result<ExitCode, C
 }
 
 fn load_any(config: &Path, file: Option<&Path>) -> Result<SignerKey, CliError> {
-    let nowhere = Path::new("/nonexistent");
-    if let Some(file) = file {
-        return match key::load(file, nowhere, KeyKind::Log) {
-            Err(key::KeyError::Kind { .. }) => Ok(key::load(file, nowhere, KeyKind::Witness)?),
-            loaded => Ok(loaded?),
-        };
+    let Some(file) = file else { return log_key(config) };
+    match key::load(file, None, KeyKind::Log) {
+        Err(key::KeyError::Kind { .. }) => Ok(key::load(file, None, KeyKind::Witness)?),
+        loaded => Ok(loaded?),
     }
+}
+
+/// The key that the configuration names.
+pub fn log_key(config: &Path) -> Result<SignerKey, CliError> {
     let operator = operator::load(config)?;
     match &operator.ledger {
-        Some(ledger) => Ok(key::load(&ledger.key_file, &operator.data, KeyKind::Log)?),
+        Some(ledger) => Ok(key::load(&ledger.key_file, Some(&operator.data), KeyKind::Log)?),
         None => Err(CliError::usage(
             "the configuration names no key".to_owned(),
             "`holdfast ledger key new` makes one; name it under `ledger.key_file`",
@@ -118,55 +124,71 @@ fn load_any(config: &Path, file: Option<&Path>) -> Result<SignerKey, CliError> {
     }
 }
 
-/// The proof of one entry under the published checkpoint.
-pub fn proof_of(dir: &Path, ledger: &Reader, seq: u64) -> Result<TlogProof, CliError> {
-    let file = dir.join(TLOG_DIR).join("checkpoint");
-    let text = std::fs::read_to_string(&file).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => CliError::usage(
-            "no checkpoint is published for this ledger".to_owned(),
-            "name a key under `ledger.key_file`: the daemon signs checkpoints with it",
-        ),
-        _ => CliError::io(format!("{} cannot be read", file.display()), source),
-    })?;
-    let damaged = |error: &dyn std::fmt::Display| CliError::usage(format!("{}: {error}", file.display()), "");
-    let note = Note::parse(text.as_bytes()).map_err(|error| damaged(&error))?;
-    let checkpoint = Checkpoint::parse(&note.text).map_err(|error| damaged(&error))?;
-    if seq >= checkpoint.size {
-        return Err(CliError::usage(
-            format!(
-                "the published checkpoint has {} entries, and entry {seq} is not among them",
-                checkpoint.size
-            ),
-            "the daemon publishes within a second; try again",
-        ));
-    }
-    Ok(TlogProof {
-        extra: None,
-        index: seq,
-        path: ledger.inclusion_proof(seq, checkpoint.size)?,
-        checkpoint: text,
-    })
+/// Proves entries under the checkpoint that is published now.
+pub struct Prover {
+    ledger: Reader,
+    /// The signed note, whole.
+    text: String,
+    checkpoint: Checkpoint,
 }
 
-/// `SEQ.json` and `SEQ.json.tlog-proof` in `into`: an entry's bytes, and what proves them.
-pub fn write_proof(dir: &Path, ledger: &Reader, seq: u64, into: &Path) -> Result<[PathBuf; 2], CliError> {
-    let fail = |path: &Path, source| CliError::io(format!("{} cannot be written", path.display()), source);
-    let proof = proof_of(dir, ledger, seq)?.to_string();
-    std::fs::create_dir_all(into).map_err(|source| fail(into, source))?;
-    let files = [into.join(format!("{seq}.json")), into.join(format!("{seq}.json.tlog-proof"))];
-    for (file, bytes) in files.iter().zip([ledger.raw_entry(seq)?, proof.into_bytes()]) {
-        std::fs::write(file, bytes).map_err(|source| fail(file, source))?;
+impl Prover {
+    pub fn open(dir: &Path) -> Result<Self, CliError> {
+        let file = dir.join(TLOG_DIR).join("checkpoint");
+        let text = std::fs::read_to_string(&file).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => CliError::usage(
+                "no checkpoint is published for this ledger".to_owned(),
+                "name a key under `ledger.key_file`: the daemon signs checkpoints with it",
+            ),
+            _ => CliError::io(format!("{} cannot be read", file.display()), source),
+        })?;
+        let damaged = |error: &dyn std::fmt::Display| CliError::usage(format!("{}: {error}", file.display()), "");
+        let note = Note::parse(text.as_bytes()).map_err(|error| damaged(&error))?;
+        let checkpoint = Checkpoint::parse(&note.text).map_err(|error| damaged(&error))?;
+        // After the checkpoint, so that the log has all of it.
+        let ledger = open(dir)?;
+        Ok(Self {
+            ledger,
+            text,
+            checkpoint,
+        })
     }
-    Ok(files)
+
+    pub fn proof(&self, seq: u64) -> Result<TlogProof, CliError> {
+        let size = self.checkpoint.size;
+        if seq >= size {
+            return Err(CliError::usage(
+                format!("the published checkpoint has {size} entries, and entry {seq} is not among them"),
+                "the daemon publishes within a second; try again",
+            ));
+        }
+        Ok(TlogProof {
+            extra: None,
+            index: seq,
+            path: self.ledger.inclusion_proof(seq, size)?,
+            checkpoint: self.text.clone(),
+        })
+    }
+
+    /// `SEQ.json` and `SEQ.json.tlog-proof` in `into`: an entry's bytes, and what proves them.
+    pub fn write(&self, seqs: impl IntoIterator<Item = u64>, into: &Path) -> Result<Vec<PathBuf>, CliError> {
+        let fail = |path: &Path, source| CliError::io(format!("{} cannot be written", path.display()), source);
+        std::fs::create_dir_all(into).map_err(|source| fail(into, source))?;
+        let mut written = Vec::new();
+        for seq in seqs {
+            let proof = self.proof(seq)?.to_string();
+            let files = [into.join(format!("{seq}.json")), into.join(format!("{seq}.json.tlog-proof"))];
+            for (file, bytes) in files.into_iter().zip([self.ledger.raw_entry(seq)?, proof.into_bytes()]) {
+                std::fs::write(&file, bytes).map_err(|source| fail(&file, source))?;
+                written.push(file);
+            }
+        }
+        Ok(written)
+    }
 }
 
 pub fn prove(config: &Path, seqs: &[u64], into: &Path, dir: Option<&Path>, out: &Out) -> Result<ExitCode, CliError> {
-    let dir = ledger_dir(config, dir)?;
-    let ledger = open(&dir)?;
-    let mut written = Vec::new();
-    for seq in seqs {
-        written.extend(write_proof(&dir, &ledger, *seq, into)?);
-    }
+    let written = Prover::open(&ledger_dir(config, dir)?)?.write(seqs.iter().copied(), into)?;
     let shown: Vec<String> = written.iter().map(|file| file.display().to_string()).collect();
     if out.is_json {
         out.json(&json!({ "files": shown }));

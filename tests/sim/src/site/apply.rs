@@ -121,17 +121,8 @@ impl Site {
         held.generations.insert(
             number,
             Generation {
-                release,
-                fence: effect.call.fence,
-                quality: effect.quality,
-                artifact: effect.artifact.clone(),
-                size,
-                instances: vec![effect.now; size as usize],
                 partial: effect.stops_half_way,
-                stuck: !available,
-                wrong_digest: effect.wrong_digest,
-                edits: 0,
-                harmless: false,
+                ..made(effect, release, size, available)
             },
         );
         if available {
@@ -226,19 +217,8 @@ impl Site {
         held.generations.retain(|number, _| live(number));
         for share in shares.iter().filter(|share| share.live > 0) {
             held.highest_number = held.highest_number.max(share.number);
-            held.generations.entry(share.number).or_insert_with(|| Generation {
-                release: release.clone(),
-                fence: effect.call.fence,
-                quality: effect.quality,
-                artifact: effect.artifact.clone(),
-                size: 1,
-                instances: vec![effect.now],
-                partial: false,
-                stuck: !available,
-                wrong_digest: effect.wrong_digest,
-                edits: 0,
-                harmless: false,
-            });
+            let generation = || made(effect, release.clone(), 1, available);
+            held.generations.entry(share.number).or_insert_with(generation);
         }
         if available {
             self.cached.insert(effect.artifact.clone());
@@ -294,5 +274,22 @@ impl Site {
             return fault(FaultClass::Failed, "exit 1");
         }
         Ok(Progress::Done)
+    }
+}
+
+/// A generation as an effect brings it about, whole.
+fn made(effect: &Effect, release: ReleaseId, size: u32, available: bool) -> Generation {
+    Generation {
+        release,
+        fence: effect.call.fence,
+        quality: effect.quality,
+        artifact: effect.artifact.clone(),
+        size,
+        instances: vec![effect.now; size as usize],
+        partial: false,
+        stuck: !available,
+        wrong_digest: effect.wrong_digest,
+        edits: 0,
+        harmless: false,
     }
 }
