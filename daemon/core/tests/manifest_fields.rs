@@ -63,7 +63,7 @@ fn read(kind: &str, metadata: Value, spec: Value) -> (Vec<Problem>, Option<Workl
     let workload = WorkloadId::new("main", name).unwrap();
     (
         desired.problems,
-        desired.workloads.get(&workload).cloned(),
+        desired.workloads.get(&workload).map(|spec| WorkloadSpec::clone(spec)),
         desired.targets.get(name).cloned(),
     )
 }

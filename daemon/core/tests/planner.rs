@@ -6,6 +6,7 @@ use holdfast_core::config::{BindingRule, EngineConfig};
 use holdfast_core::engine::*;
 use holdfast_core::entry::*;
 use holdfast_core::ids::{Digest, FULL_SHARE, WorkloadId};
+use holdfast_core::manifest::Desired;
 use holdfast_core::plan::{Ask, PLANNER_VERSION, unable};
 use holdfast_core::spec::*;
 use holdfast_core::state::State;
@@ -14,6 +15,7 @@ use proptest::prelude::{Just, ProptestConfig, any, prop, prop_assert, prop_asser
 use proptest::strategy::Strategy as _;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -115,15 +117,19 @@ impl Harness {
                 artifacts: [("main".to_owned(), reference)].into(),
                 ..spec
             };
-            (id(), spec)
+            (id(), Arc::new(spec))
         });
+        let desired = Desired {
+            workloads: workloads.into_iter().collect(),
+            targets: self.targets.keys().map(|name| (name.clone(), target.clone())).collect(),
+            absence_proven: true,
+            ..Desired::default()
+        };
         let revision = Revision {
             commit: format!("{:040x}", self.revision),
             fast_forward: true,
             adopted: true,
-            workloads: workloads.into_iter().collect(),
-            targets: self.targets.keys().map(|name| (name.clone(), target.clone())).collect(),
-            absence_proven: true,
+            desired: desired.into(),
             ..Revision::default()
         };
         self.input(Input::Revision(Box::new(revision)));

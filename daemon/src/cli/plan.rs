@@ -112,9 +112,9 @@ fn revision(desired: Desired, commit: String) -> Revision {
         fast_forward: true,
         adopted: true,
         signer: "unverified".into(),
+        desired: desired.into(),
         ..Revision::default()
     }
-    .with(desired)
 }
 
 /// As the daemon would load them, without compiling anything.

@@ -8,9 +8,9 @@ use crate::adapters::git::{
 use holdfast_core::engine::{Input, Revision};
 use holdfast_core::entry::SourceProblem;
 use holdfast_core::ids::Digest;
-use holdfast_core::manifest::{ConfigFiles, Desired, FileProblem, ParsedFile, Severity, assemble, parse_file};
+use holdfast_core::manifest::{ConfigFiles, Delta, Desired, FileProblem, ParsedFile, Severity, assemble, parse_file};
 use holdfast_registry::Reference;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,6 +66,7 @@ pub(super) fn spawn(start: Start) -> Result<tokio::task::AbortHandle, ShellError
         people,
         trust: repository.trust.clone().map(Trust::load).transpose()?,
         parsed: BTreeMap::new(),
+        desired: [None, None],
         told: None,
         said: None,
         looks,
@@ -181,6 +182,9 @@ struct Fetcher {
     trust: Option<Trust>,
     /// Files by path, with the blob that they were parsed from: only changed files are parsed again.
     parsed: BTreeMap<String, (String, ParsedFile)>,
+    /// What the engine was told last in this run, and before: the engine lets go of the older one first, so it is freed here,
+    /// not in the daemon's loop.
+    desired: [Option<Arc<Desired>>; 2],
     /// The tip that the engine was told of last in this run, whether it was taken, and the verdict on its signature.
     told: Option<(String, bool, String)>,
     said: Option<String>,
@@ -274,7 +278,11 @@ impl Fetcher {
         revision.blobs = blobs;
         self.known = Some(head.commit);
         self.told = told;
-        Ok(Some(revision.with(desired)))
+        revision.desired = Arc::new(desired);
+        let [last, older] = &mut self.desired;
+        revision.delta = last.as_ref().and_then(|last| Delta::between(last, &revision.desired));
+        *older = last.replace(revision.desired.clone());
+        Ok(Some(revision))
     }
 
     /// Of a person that the operator names; else no more than the ledger says of an author.
@@ -329,7 +337,8 @@ pub fn load_desired(
     if parsed.len() > PARSED_KEPT {
         parsed.clear();
     }
-    parsed.retain(|path, _| manifests.iter().any(|file| file.path == *path));
+    let paths: BTreeSet<&str> = manifests.iter().map(|file| file.path.as_str()).collect();
+    parsed.retain(|path, _| paths.contains(path.as_str()));
     let mut problems: Vec<FileProblem> = tree.problems.clone();
     for file in manifests {
         if parsed.get(&file.path).is_some_and(|(blob, _)| *blob == file.blob) {

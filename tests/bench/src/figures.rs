@@ -6,6 +6,7 @@ use crate::world::{Scribe, Sites, answer, config, fleet_at_rest, revision, targe
 use holdfast_core::engine::{Engine, Input, Now, Output};
 use holdfast_core::entry::Term;
 use holdfast_core::ids::Digest;
+use holdfast_core::manifest::Delta;
 use holdfast_core::state::State;
 use holdfast_ledger::{Batch, Ledger, Options, SimDisk, load_state};
 
@@ -62,11 +63,18 @@ pub fn plan() {
         let spread = |n: usize| vec![n % 100];
         let (mut engine, sites) = started(fleet_at_rest(workloads, 100, &spread), 100);
         let changed = workloads / 2;
-        let wanted = revision(2, workloads, 100, &spread, &|n| 1 + u32::from(n == changed));
         let now = Now {
             t: engine.state().t + 1,
             wall_ms: 0,
         };
+        let first = revision(1, workloads, 100, &spread, &|_| 1);
+        let before = first.desired.clone();
+        engine.handle(now, Input::Revision(Box::new(first)));
+        let mut wanted = revision(2, workloads, 100, &spread, &|n| 1 + u32::from(n == changed));
+        let (delta, compared) = timed(|| Delta::between(&before, &wanted.desired));
+        wanted.delta = delta;
+        // As the Git thread does, so that the engine frees neither.
+        let told = (before, wanted.desired.clone());
         let (outputs, took) = timed(|| engine.handle(now, Input::Revision(Box::new(wanted))));
         say(
             &format!("  {workloads:6} workloads: handle(revision)"),
@@ -74,6 +82,13 @@ pub fn plan() {
             "ms",
             Some(PLAN_MS),
         );
+        say(
+            &format!("  {workloads:6} workloads: compared on Git's thread"),
+            compared,
+            "ms",
+            None,
+        );
+        drop(told);
         let mut steps = 0.0;
         let mut inputs = inputs_of(outputs, &sites, &engine);
         let mut handled = 0;

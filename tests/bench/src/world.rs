@@ -4,6 +4,7 @@ use holdfast_core::config::{BindingRule, EngineConfig};
 use holdfast_core::engine::{Call, Input, Resolved, Revision};
 use holdfast_core::entry::*;
 use holdfast_core::ids::{Digest, FULL_SHARE, GenNumber, ReleaseId, WorkloadId, fence};
+use holdfast_core::manifest::Desired;
 use holdfast_core::plan::Ask;
 use holdfast_core::release::Release;
 use holdfast_core::spec::*;
@@ -11,6 +12,7 @@ use holdfast_core::state::State;
 use holdfast_core::target::*;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub fn config() -> EngineConfig {
     EngineConfig {
@@ -339,16 +341,20 @@ pub fn fleet_at_rest(workloads: usize, targets: usize, spread: &Spread) -> State
 
 /// The commit that names all workloads, with these at another version.
 pub fn revision(number: u32, workloads: usize, targets: usize, spread: &Spread, versions: &dyn Fn(usize) -> u32) -> Revision {
-    let specs = (0..workloads).map(|n| (workload(n), spec(n, versions(n), placed_on(&spread(n)))));
+    let specs = (0..workloads).map(|n| (workload(n), Arc::new(spec(n, versions(n), placed_on(&spread(n))))));
+    let desired = Desired {
+        workloads: specs.collect(),
+        targets: (0..targets).map(|n| (target(n), target_spec())).collect(),
+        absence_proven: true,
+        ..Desired::default()
+    };
     Revision {
         reference: "refs/heads/main".into(),
         commit: format!("{number:039x}f"),
         fast_forward: true,
         adopted: true,
         signer: "unverified".into(),
-        workloads: specs.collect(),
-        targets: (0..targets).map(|n| (target(n), target_spec())).collect(),
-        absence_proven: true,
+        desired: desired.into(),
         ..Revision::default()
     }
 }

@@ -6,10 +6,12 @@ use holdfast_core::config::{BindingRule, EngineConfig};
 use holdfast_core::engine::{Engine, Input, Now, Output};
 use holdfast_core::entry::{Entry, Term};
 use holdfast_core::ids::Digest;
+use holdfast_core::manifest::{Delta, Desired};
 use holdfast_core::plan::PLANNER_VERSION;
 use holdfast_core::state::State;
 use holdfast_ledger::{Batch, Ledger, Options, SimDisk, load_state, state_bytes};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub struct Daemon {
     pub owner: String,
@@ -34,7 +36,8 @@ pub struct Daemon {
     pub stopped_for_good: bool,
     /// The commit that the Git thread knows, in memory only.
     known: Option<String>,
-    looked: bool,
+    /// What this run was told last.
+    told: Option<Arc<Desired>>,
     /// A file that `accept-rewrite` writes.
     pub accepted: Option<String>,
     pub head_at_boot: u64,
@@ -82,7 +85,7 @@ impl Daemon {
             sync_failed: false,
             stopped_for_good: false,
             known: None,
-            looked: false,
+            told: None,
             accepted: None,
             head_at_boot: 0,
         }
@@ -120,7 +123,7 @@ impl Daemon {
         self.head_at_boot = state.size;
         (self.started, self.base) = (now, state.t);
         self.known = state.source.as_ref().map(|head| head.commit.clone());
-        self.looked = false;
+        self.told = None;
         self.crash_in = None;
         let term = Term {
             binary: "sim".into(),
@@ -259,10 +262,11 @@ impl Daemon {
     }
 
     pub fn fetch(&mut self, git: &Git) -> Option<Input> {
-        let revision = git.fetch(self.known.as_deref(), !self.looked, self.accepted.as_deref())?;
+        let mut revision = git.fetch(self.known.as_deref(), self.told.is_none(), self.accepted.as_deref())?;
         if revision.adopted {
             self.known = Some(revision.commit.clone());
-            self.looked = true;
+            let before = self.told.replace(revision.desired.clone());
+            revision.delta = before.and_then(|before| Delta::between(&before, &revision.desired));
         }
         Some(Input::Revision(Box::new(revision)))
     }

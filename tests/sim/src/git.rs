@@ -4,8 +4,10 @@ use crate::scenario::config_file;
 use holdfast_core::engine::Revision;
 use holdfast_core::entry::SourceProblem;
 use holdfast_core::ids::WorkloadId;
+use holdfast_core::manifest::Desired;
 use holdfast_core::spec::{TargetSpec, WorkloadSpec};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub const CONFIG_FILES: u64 = 4;
 
@@ -104,13 +106,17 @@ impl Git {
         let tree = &tip.tree;
         let readable = |name: &String| !tree.broken.contains(name);
         let good = tree.workloads.iter().filter(|(name, _)| readable(name));
-        revision.workloads = good.map(|(name, spec)| (workload_id(name), spec.clone())).collect();
+        let workloads = good.map(|(name, spec)| (workload_id(name), Arc::new(spec.clone())));
         // Of some files not even the name of what they hold can be read.
         let named = !tip.id.ends_with(['0', '4', '8', 'c']);
         let unknown = tree.broken.iter().filter(|_| named);
-        revision.unknown_workloads = unknown.map(|name| workload_id(name)).collect();
-        revision.absence_proven = tree.broken.is_empty();
-        revision.targets = tree.targets.clone();
+        revision.desired = Arc::new(Desired {
+            workloads: workloads.collect(),
+            targets: tree.targets.clone(),
+            unknown_workloads: unknown.map(|name| workload_id(name)).collect(),
+            absence_proven: tree.broken.is_empty(),
+            ..Desired::default()
+        });
         revision.problems = tree.broken.iter().map(|name| problem(name)).collect();
         revision.blobs = (0..CONFIG_FILES).map(config_file).collect();
         Some(revision)

@@ -17,18 +17,19 @@ pub use revision::Revision;
 use crate::check::{Violation, check_rollout_plan, check_unit_plan};
 use crate::config::EngineConfig;
 use crate::entry::*;
-use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, WorkloadId, deploy_id};
-use crate::manifest::Places;
+use crate::ids::{Digest, GenNumber, Millis, ReleaseId, Seq, TargetName, UnitId, WorkloadId, deploy_id};
+use crate::manifest::Desired;
 use crate::plan::facts::{Answers, Diff, PullFacts, Room, Samples, TagsFacts, TargetFacts, UnitFacts};
 use crate::plan::rollout::{PinFacts, RolloutContext, plan_rollout};
 use crate::plan::unit::{IDLE_LOOK_MS, UnitContext, plan_unit};
 use crate::plan::{Ask, Draft, PLANNER_VERSION, RolloutPlan, UnitPlan, Waiting, earliest};
-use crate::state::State;
+use crate::state::{State, UnitState, WorkloadState};
 use crate::target::{Change, Excerpt, Fault, Page, PluginRef, Progress, Report, Sent, Verb};
 use observations::Observations;
 use schedule::Schedule;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Time as the shell knows it: ledger time, and the wall for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +204,8 @@ pub struct Engine {
     observations: Observations,
     /// The blob that intents name; none: not written by this run yet.
     config_blob: Option<Digest>,
-    places: Places,
+    /// What the revision taken last says.
+    desired: Arc<Desired>,
     tags: BTreeMap<WorkloadId, BTreeMap<String, TagsFacts>>,
     pullable: BTreeMap<WorkloadId, PullFacts>,
     /// Images blob to the digests in it.
@@ -283,7 +285,7 @@ impl Engine {
             pins: BTreeMap::new(),
             observations: Observations::default(),
             config_blob: None,
-            places: Places::default(),
+            desired: Arc::default(),
             tags: BTreeMap::new(),
             pullable: BTreeMap::new(),
             images: BTreeMap::new(),
@@ -399,7 +401,7 @@ impl Engine {
             pins,
             tags,
             pullable: self.pullable.get(id),
-            places: &self.places,
+            places: &self.desired.places,
             now: self.now.t,
         };
         plan_rollout(&context)

@@ -1,9 +1,10 @@
 //! A revision of the desired state, turned into entries: what changed, what is gone, what cannot be known.
 
 use super::*;
-use crate::manifest::{Desired, Places};
+use crate::manifest::{Delta, Desired};
 use crate::spec::{TargetSpec, WorkloadSpec};
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// People of one revision that are written down; more than that is no review.
 const CONTRIBUTORS_MAX: usize = 100;
@@ -26,32 +27,13 @@ pub struct Revision {
     pub contributors: BTreeSet<String>,
     pub summary: String,
     pub committed_s: i64,
-    pub workloads: BTreeMap<WorkloadId, WorkloadSpec>,
-    pub targets: BTreeMap<TargetName, TargetSpec>,
-    /// Workloads and targets that are named but cannot be read.
-    pub unknown_workloads: BTreeSet<WorkloadId>,
-    pub unknown_targets: BTreeSet<TargetName>,
-    /// Every file in scope parsed: what is not named is gone.
-    pub absence_proven: bool,
+    /// What its files say. Their problems are for whoever read them to tell.
+    pub desired: Arc<Desired>,
+    /// How it differs from what the engine was told before, where that is known: only this is compared then.
+    pub delta: Option<Delta>,
     pub problems: Vec<SourceProblem>,
-    pub places: Places,
     /// Contents that the specs name.
     pub blobs: Vec<(Digest, Vec<u8>)>,
-}
-
-impl Revision {
-    /// What its files say. Their problems are for whoever read them to tell.
-    pub fn with(self, desired: Desired) -> Self {
-        Self {
-            workloads: desired.workloads,
-            targets: desired.targets,
-            unknown_workloads: desired.unknown_workloads,
-            unknown_targets: desired.unknown_targets,
-            absence_proven: desired.absence_proven,
-            places: desired.places,
-            ..self
-        }
-    }
 }
 
 impl Engine {
@@ -67,9 +49,12 @@ impl Engine {
             }
             return;
         }
-        self.places = std::mem::take(&mut revision.places);
-        self.keep_target_identity(&mut revision);
-        let changes = self.spec_changes(&revision);
+        let before = std::mem::replace(&mut self.desired, revision.desired.clone());
+        // A difference from anything else than what was taken last says too little.
+        let delta = revision.delta.take().filter(|delta| Arc::ptr_eq(&delta.since, &before));
+        let kept = self.targets_with_another_plugin(&revision.desired);
+        revision.problems.extend(kept.values().cloned());
+        let changes = self.spec_changes(&revision.desired, delta.as_ref(), &kept);
         // A rewrite or an untrusted tip that was taken back is over only when the ledger says so.
         let as_known = |head: &crate::state::SourceHead| head.commit == revision.commit && head.rewrite.is_none();
         if self.state.source.as_ref().is_some_and(as_known) && self.state.untrusted.is_none() && changes.is_empty() {
@@ -77,7 +62,7 @@ impl Engine {
         }
         let workloads_changed: Vec<WorkloadId> = changes.iter().filter_map(|(on, _)| on.workload.clone()).collect();
         let targets_changed = changes.iter().any(|(on, _)| on.target.is_some());
-        let held = self.held_removals(&revision, &changes);
+        let held = self.held_removals(&revision.desired, &kept, &changes, targets_changed);
         let blobs = std::mem::take(&mut revision.blobs);
         let source = self.record_source(&revision, workloads_changed.clone(), held.clone());
         self.blobs.extend(blobs);
@@ -110,18 +95,16 @@ impl Engine {
         workloads_changed.iter().for_each(|id| self.schedule.mark_all(id));
     }
 
-    /// What a target is cannot change under its name: generations there would be driven by another plugin.
-    fn keep_target_identity(&self, revision: &mut Revision) {
-        for (name, spec) in &mut revision.targets {
-            let Some(known) = self.state.targets.get(name).and_then(|target| target.spec.as_ref()) else {
+    /// What a target is cannot change under its name: generations there would be driven by another plugin. These keep what they are.
+    fn targets_with_another_plugin(&self, desired: &Desired) -> BTreeMap<TargetName, SourceProblem> {
+        let mut kept = BTreeMap::new();
+        for (name, spec) in &desired.targets {
+            let Some(known) = self.state.target_spec(name).filter(|known| known.plugin != spec.plugin) else {
                 continue;
             };
-            let in_use = || {
-                let mut workloads = self.state.workloads.values();
-                workloads.any(|w| w.units.get(name).is_some_and(|unit| !unit.generations.is_empty()))
-            };
-            if known.plugin != spec.plugin && in_use() {
-                revision.problems.push(SourceProblem {
+            let mut workloads = self.state.workloads.values();
+            if workloads.any(|w| w.units.get(name).is_some_and(|unit| !unit.generations.is_empty())) {
+                let problem = SourceProblem {
                     code: "target-identity".into(),
                     file: String::new(),
                     line: 0,
@@ -130,34 +113,35 @@ impl Engine {
                         "target {name} runs generations of plugin {}; give the {} one another name",
                         known.plugin, spec.plugin
                     ),
-                });
-                *spec = known.clone().into();
+                };
+                kept.insert(name.clone(), problem);
             }
         }
+        kept
     }
 
-    fn spec_changes(&self, revision: &Revision) -> Vec<(On, SpecObject)> {
+    fn spec_changes(
+        &self,
+        desired: &Desired,
+        delta: Option<&Delta>,
+        kept: &BTreeMap<TargetName, SourceProblem>,
+    ) -> Vec<(On, SpecObject)> {
         let (mut named, mut gone) = (Vec::new(), Vec::new());
-        let presence_of = |unknown: bool| {
-            if unknown || !revision.absence_proven {
-                Presence::Unknown
-            } else {
-                Presence::Absent
-            }
-        };
-        for (name, known, wanted) in joined(&self.state.targets, &revision.targets) {
+        for (name, known, wanted) in joined(&self.state.targets, &desired.targets) {
             let on = || On {
                 target: Some(name.clone()),
                 ..On::default()
             };
             let presence = known.and_then(|known| known.presence);
-            match (known.and_then(|known| known.spec.as_deref()), wanted) {
+            let spec = known.and_then(|known| known.spec.as_deref());
+            let wanted = if kept.contains_key(name) { spec } else { wanted };
+            match (spec, wanted) {
                 (spec, Some(wanted)) if spec != Some(wanted) || presence != Some(Presence::Present) => {
                     let (presence, spec) = (Presence::Present, Some(wanted.clone()));
                     named.push((on(), SpecObject::Target { presence, spec }));
                 }
                 (Some(_), None) => {
-                    let now = presence_of(revision.unknown_targets.contains(name));
+                    let now = presence_of(desired, desired.unknown_targets.contains(name));
                     if presence != Some(now) {
                         let object = SpecObject::Target {
                             presence: now,
@@ -169,18 +153,18 @@ impl Engine {
                 _ => {}
             }
         }
-        for (id, known, wanted) in joined(&self.state.workloads, &revision.workloads) {
+        let mut compare = |id: &WorkloadId, known: Option<&WorkloadState>, wanted: Option<&Arc<WorkloadSpec>>| {
             let presence = known.and_then(|known| known.presence);
             match (known, wanted) {
                 (known, Some(wanted)) => {
                     let spec = known.and_then(|known| known.spec.as_ref());
                     if spec != Some(wanted) || presence != Some(Presence::Present) {
-                        let (presence, spec) = (Presence::Present, Some(wanted.clone()));
+                        let (presence, spec) = (Presence::Present, Some(WorkloadSpec::clone(wanted)));
                         named.push((On::workload(id), SpecObject::Workload { presence, spec }));
                     }
                 }
-                (_, None) => {
-                    let now = presence_of(revision.unknown_workloads.contains(id));
+                (Some(_), None) => {
+                    let now = presence_of(desired, desired.unknown_workloads.contains(id));
                     if presence != Some(now) {
                         let object = SpecObject::Workload {
                             presence: now,
@@ -189,14 +173,34 @@ impl Engine {
                         gone.push((On::workload(id), object));
                     }
                 }
+                (None, None) => {}
+            }
+        };
+        match delta {
+            Some(delta) => {
+                for id in &delta.workloads {
+                    compare(id, self.state.workloads.get(id), desired.workloads.get(id));
+                }
+            }
+            None => {
+                for (id, known, wanted) in joined(&self.state.workloads, &desired.workloads) {
+                    compare(id, known, wanted);
+                }
             }
         }
         named.append(&mut gone);
         named
     }
 
-    /// Units that would leave: none of them does when they are more than one revision may remove.
-    fn held_removals(&self, revision: &Revision, changes: &[(On, SpecObject)]) -> Vec<crate::ids::UnitId> {
+    /// Units that this revision makes leave, with those that are held already: none of them does when they are more than one
+    /// revision may remove.
+    fn held_removals(
+        &self,
+        desired: &Desired,
+        kept: &BTreeMap<TargetName, SourceProblem>,
+        changes: &[(On, SpecObject)],
+        targets_changed: bool,
+    ) -> Vec<UnitId> {
         // What a workload changes to; none: it goes.
         let changed: BTreeMap<&WorkloadId, Option<&WorkloadSpec>> = changes
             .iter()
@@ -207,31 +211,43 @@ impl Engine {
                 _ => None,
             })
             .collect();
-        let mut leaving = Vec::new();
-        for (id, workload) in &self.state.workloads {
-            let known = || workload.spec.as_ref().filter(|_| workload.presence != Some(Presence::Absent));
-            let spec = changed.get(id).copied().unwrap_or_else(known);
-            for (name, _) in workload
-                .units
-                .iter()
-                .filter(|(_, unit)| !unit.generations.is_empty() && unit.phase != PhaseName::Leaving)
-            {
-                let target = revision
-                    .targets
-                    .get(name)
-                    .or_else(|| self.state.target_spec(name).map(|known| &**known));
-                let placed = spec
-                    .zip(target)
-                    .is_some_and(|(spec, target)| spec.placement.includes(name, &target.labels));
-                // A target that left Git orphans its units: they are kept.
-                if !placed && target.is_some() {
-                    leaving.push(crate::ids::UnitId {
-                        workload: id.clone(),
-                        target: name.clone(),
-                    });
+        let leaving_of = |id: &WorkloadId, workload: &WorkloadState| -> Vec<UnitId> {
+            let before = workload.spec.as_ref().filter(|_| workload.presence != Some(Presence::Absent));
+            let after = changed.get(id).copied().unwrap_or(before);
+            let leaves = |(name, unit): &(&TargetName, &UnitState)| {
+                if unit.generations.is_empty() || unit.phase == PhaseName::Leaving {
+                    return false;
                 }
+                let known = self.state.target_spec(name).map(|known| &**known);
+                let wanted = desired.targets.get(*name).filter(|_| !kept.contains_key(*name)).or(known);
+                let is_in = |spec: Option<&WorkloadSpec>, target: Option<&TargetSpec>| {
+                    spec.zip(target)
+                        .is_some_and(|(spec, target)| spec.placement.includes(name, &target.labels))
+                };
+                // A target that left Git orphans its units: they are kept.
+                wanted.is_some() && !is_in(after, wanted) && (unit.held || is_in(before, known))
+            };
+            let units = workload.units.iter().filter(leaves);
+            let unit_id = |(name, _): (&TargetName, _)| UnitId {
+                workload: id.clone(),
+                target: name.clone(),
+            };
+            units.map(unit_id).collect()
+        };
+        let all = || self.state.workloads.iter();
+        let leaving: Vec<UnitId> = if targets_changed {
+            all().flat_map(|(id, workload)| leaving_of(id, workload)).collect()
+        } else {
+            let concerned = changed.keys().filter_map(|id| self.state.workloads.get_key_value(*id));
+            let mut leaving: Vec<UnitId> = concerned.flat_map(|(id, workload)| leaving_of(id, workload)).collect();
+            if !leaving.is_empty() {
+                let others =
+                    all().filter(|(id, workload)| !changed.contains_key(id) && workload.units.values().any(|unit| unit.held));
+                leaving.extend(others.flat_map(|(id, workload)| leaving_of(id, workload)));
+                leaving.sort();
             }
-        }
+            leaving
+        };
         if leaving.len() > self.config.removals_per_revision {
             leaving
         } else {
@@ -239,7 +255,7 @@ impl Engine {
         }
     }
 
-    fn record_source(&mut self, revision: &Revision, changed: Vec<WorkloadId>, held: Vec<crate::ids::UnitId>) -> Seq {
+    fn record_source(&mut self, revision: &Revision, changed: Vec<WorkloadId>, held: Vec<UnitId>) -> Seq {
         let because = self.state.source.iter().map(|head| head.seq).collect();
         let source = Source {
             repository: self.config.repository.clone(),
@@ -264,6 +280,15 @@ impl Engine {
             auth: revision.signer.clone(),
         };
         self.append(Draft::new(On::default(), because, Body::Source(source)), by)
+    }
+}
+
+/// Of what is not among the good ones: gone only where every file could be read.
+fn presence_of(desired: &Desired, unknown: bool) -> Presence {
+    if unknown || !desired.absence_proven {
+        Presence::Unknown
+    } else {
+        Presence::Absent
     }
 }
 

@@ -30,7 +30,7 @@ pub struct FileProblem {
 
 #[derive(Debug, Clone, Default)]
 pub struct Desired {
-    pub workloads: BTreeMap<WorkloadId, WorkloadSpec>,
+    pub workloads: BTreeMap<WorkloadId, Arc<WorkloadSpec>>,
     pub targets: BTreeMap<TargetName, TargetSpec>,
     pub unknown_workloads: BTreeSet<WorkloadId>,
     pub unknown_targets: BTreeSet<TargetName>,
@@ -40,6 +40,30 @@ pub struct Desired {
     pub places: Places,
     /// Config files that the workloads name, by path in the repository.
     pub config_files: BTreeMap<String, Digest>,
+}
+
+/// Which workloads differ between two readings of the same files.
+#[derive(Debug, Clone)]
+pub struct Delta {
+    pub since: Arc<Desired>,
+    pub workloads: BTreeSet<WorkloadId>,
+}
+
+impl Delta {
+    /// None where one of them could not be read whole: what is missing there is not known to be gone.
+    pub fn between(since: &Arc<Desired>, desired: &Desired) -> Option<Self> {
+        let is_whole = |one: &Desired| one.absence_proven && one.unknown_workloads.is_empty();
+        if !is_whole(since) || !is_whole(desired) {
+            return None;
+        }
+        let is_new = |(id, spec): &(&WorkloadId, &Arc<WorkloadSpec>)| since.workloads.get(id) != Some(spec);
+        let new = desired.workloads.iter().filter(is_new).map(|(id, _)| id);
+        let gone = since.workloads.keys().filter(|id| !desired.workloads.contains_key(id));
+        Some(Self {
+            since: since.clone(),
+            workloads: new.chain(gone).cloned().collect(),
+        })
+    }
 }
 
 pub fn assemble(
@@ -108,7 +132,7 @@ pub fn assemble(
             Some(spec) => {
                 if let Ok(id) = WorkloadId::new(repository, name) {
                     assembly.desired.places.add_workload(id.clone(), draft.file, draft.document);
-                    assembly.desired.workloads.insert(id, spec);
+                    assembly.desired.workloads.insert(id, Arc::new(spec));
                 }
             }
             None => assembly.mark_unknown(false, name),

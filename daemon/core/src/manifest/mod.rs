@@ -15,7 +15,7 @@ mod quantity;
 mod schema;
 pub mod yaml;
 
-pub use assemble::{ConfigFiles, Desired, FileProblem, assemble};
+pub use assemble::{ConfigFiles, Delta, Desired, FileProblem, assemble};
 pub use decode::{Document, ParsedFile, QUERY_PLACEHOLDERS, parse_file};
 pub use explain::{Explained, UnknownPath, explain};
 pub use places::Places;

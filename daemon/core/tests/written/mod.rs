@@ -5,6 +5,7 @@ use holdfast_core::engine::Revision;
 use holdfast_core::ids::Digest;
 use holdfast_core::manifest::{ConfigFiles, Desired, assemble, parse_file};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 struct NoFiles;
 
@@ -19,14 +20,14 @@ pub fn desired(file: &str, text: &str) -> Desired {
     assemble("main", &files, &[], &NoFiles, &|_: &str| Ok(()))
 }
 
-pub fn revision(commit: &str, desired: Desired) -> Revision {
+pub fn revision(commit: &str, desired: impl Into<Arc<Desired>>) -> Revision {
     Revision {
         commit: commit.into(),
         adopted: true,
         fast_forward: true,
+        desired: desired.into(),
         ..Revision::default()
     }
-    .with(desired)
 }
 
 /// Plugin `edge` drives every target `site-*`.

@@ -460,6 +460,7 @@ fn addresses_are_told_as_names_or_hashes() {
         people: latest::channel(Arc::new(people)).1,
         trust: None,
         parsed: BTreeMap::new(),
+        desired: [None, None],
         told: None,
         said: None,
         looks: Arc::default(),
