@@ -40,7 +40,7 @@ MUTANTS = {
         ("engine/events.rs", "        let known = state.pins.get(&reference);\n", "        let known = state.pins.get(&reference).filter(|pin| pin.digest == resolved.digest);\n"),
     ],
     "absence-not-proven": [
-        ("engine/revision.rs", "            if unknown || !revision.absence_proven {\n", "            if unknown {\n"),
+        ("engine/revision.rs", "    if unknown || !desired.absence_proven {\n", "    if unknown {\n"),
     ],
     "stale-look-accepted": [
         ("plan/unit/mod.rs", "look.begun > self.unit.last_result;", "look.begun + 3 > self.unit.last_result;"),

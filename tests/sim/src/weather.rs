@@ -4,6 +4,9 @@ use crate::options::Fault;
 use crate::world::World;
 use holdfast_core::ids::GenNumber;
 
+/// Far above what any ledger gives in a run.
+pub(crate) const COPIED: GenNumber = 1_000;
+
 impl World {
     pub(crate) fn trouble_disk(&mut self, daemon: usize) {
         let Some(ledger) = &self.daemons[daemon].ledger else { return };
@@ -102,13 +105,18 @@ impl World {
                 if let Some(one) = held.generations.get_mut(&newest) {
                     one.instances.pop();
                 }
+            } else if wide && self.faults.strikes(Fault::ExtraGeneration, 1) {
+                // Somebody copies an object of ours, and counts on.
+                if let Some(one) = held.generations.get(&newest).filter(|_| newest <= COPIED).cloned() {
+                    held.generations.insert(newest + COPIED, one);
+                }
             } else if wide && self.faults.strikes(Fault::ExtraGeneration, 2) {
                 // Somebody restores an old object of ours.
                 if let (Some(one), Some(first)) = (
                     held.generations.get(&newest).cloned(),
                     serving
                         .first()
-                        .filter(|first| **first > 1 && is_given_up(workload, **first - 1)),
+                        .filter(|first| **first > 1 && **first <= COPIED && is_given_up(workload, **first - 1)),
                 ) {
                     held.generations.insert(first - 1, one);
                 }

@@ -48,6 +48,13 @@ impl Oracle {
                         verb.name()
                     ));
                 }
+                if let Verb::Retire { generation, .. } = &intent.verb
+                    && unit.is_none_or(|unit| *generation > unit.highest)
+                {
+                    return Err(format!(
+                        "section 9: generation {generation} is retired, which this ledger never gave"
+                    ));
+                }
                 let Some(seen) = self.decided_on.get(&entry.seq) else {
                     return Ok(());
                 };

@@ -108,6 +108,8 @@ pub struct AttemptFacts {
     pub can: Abilities,
     /// The old generation was parked: there is nothing to share traffic with.
     pub alone: bool,
+    /// When what makes the generation was done first.
+    pub made_t: Option<Millis>,
 }
 
 impl Facts {
@@ -350,6 +352,16 @@ impl UnitFacts {
             Body::Result(outcome) => {
                 self.last_result = entry.seq;
                 self.last_fault = outcome.class;
+                if let (None, Some((_, verb)), Some(attempt)) = (outcome.class, &self.open, &mut self.attempt) {
+                    let made = match verb {
+                        Verb::Launch { generation, .. } | Verb::Scale { generation, .. } => Some(*generation),
+                        Verb::Route { lead, .. } => Some(*lead),
+                        Verb::Retire { .. } | Verb::Run { .. } => None,
+                    };
+                    if made == Some(attempt.generation) {
+                        attempt.made_t.get_or_insert(entry.t);
+                    }
+                }
                 if outcome.closed {
                     self.open = None;
                 }
@@ -403,6 +415,7 @@ impl UnitFacts {
                     heal: *heal,
                     can: abilities.clone().unwrap_or_default(),
                     alone: false,
+                    made_t: None,
                 });
                 self.enter(PhaseName::Preparing, entry.t);
             }

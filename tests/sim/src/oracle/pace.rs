@@ -49,6 +49,17 @@ impl Oracle {
                 Some(attempt) => held_long_enough(workload, attempt, *weight, entry.t),
                 None => Ok(()),
             },
+            Body::Verdict(verdict) if verdict.about == "health" && verdict.outcome == VerdictOutcome::Fail => {
+                let proving = workload
+                    .units
+                    .get(target)
+                    .is_some_and(|unit| unit.phase == Some(PhaseName::Proving));
+                // What says itself that it fails need not be waited for.
+                match attempt.filter(|_| proving && verdict.evidence["phase"] != "failing") {
+                    Some(attempt) => was_given_its_time(workload, attempt, entry.t),
+                    None => Ok(()),
+                }
+            }
             Body::Attempt(AttemptChange::Phase {
                 to: PhaseName::Retiring, ..
             }) => self.baked(workload, target, entry.t),
@@ -173,6 +184,19 @@ fn is_way_back(attempt: &AttemptFacts) -> bool {
 /// The first generation, a heal and a proven release wait for nothing but health; a person may say so too.
 fn skips(workload: &WorkloadFacts, attempt: &AttemptFacts) -> bool {
     is_way_back(attempt) || workload.advanced > attempt.reached.0
+}
+
+fn was_given_its_time(workload: &WorkloadFacts, attempt: &AttemptFacts, t: u64) -> Check {
+    let (Some(spec), Some(made_t)) = (&workload.spec, attempt.made_t) else {
+        return Ok(());
+    };
+    if t < made_t + spec.health.timeout_ms {
+        return Err(format!(
+            "section 4: generation {} was there at {made_t}, may take {} ms, and is too late at {t}",
+            attempt.generation, spec.health.timeout_ms
+        ));
+    }
+    Ok(())
 }
 
 fn held_long_enough(workload: &WorkloadFacts, attempt: &AttemptFacts, weight: u32, t: u64) -> Check {

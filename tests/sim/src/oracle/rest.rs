@@ -6,6 +6,7 @@ use crate::daemon::Daemon;
 use crate::options::{Feature, has};
 use crate::registry::Quality;
 use crate::scenario::Second;
+use crate::weather::COPIED;
 use crate::world::World;
 use holdfast_core::engine::Engine;
 use holdfast_core::entry::*;
@@ -161,12 +162,23 @@ fn is_excused(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str) -> 
         // Two daemons of one name under one ledger's numbers: neither can know what the other did.
         Second::Twin => true,
     };
+    // What hangs off the shared objects keeps them, whoever made it.
+    let leaving = world.sites[target]
+        .of(id.as_str())
+        .generations
+        .keys()
+        .any(|number| *number > COPIED)
+        && daemon
+            .engine
+            .state()
+            .unit(id, target)
+            .is_some_and(|unit| unit.phase == PhaseName::Leaving);
     // What a late launch left behind is found by looking for drift, and by nothing else; until then it is in the way.
     let held = world.sites[target].of(id.as_str());
     let unit = daemon.engine.state().unit(id, target);
     let known = |number: &GenNumber| unit.is_some_and(|unit| unit.generations.contains_key(number));
     let stray = !has(Feature::Drift) && !held.generations.keys().all(known);
-    world.scenario.places.get(target).is_none_or(|place| place.lost_for_good) || second || stray
+    world.scenario.places.get(target).is_none_or(|place| place.lost_for_good) || second || stray || leaving
 }
 
 /// Some unit waits for a person's yes, and has said so.
@@ -200,7 +212,9 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
         return Ok(());
     }
     let shares = world.sites[target].shares(&held, world.now);
-    let there: Vec<GenNumber> = held.generations.keys().copied().collect();
+    // What somebody else made is for somebody else to remove.
+    let ours = || held.generations.iter().filter(|(number, _)| **number <= COPIED);
+    let there: Vec<GenNumber> = ours().map(|(number, _)| *number).collect();
     let mut expected: Vec<GenNumber> = unit.parked.iter().copied().chain(unit.current).collect();
     expected.sort_unstable();
     // Known-bad is not launched again, even where it is what was lost: a person decides.
@@ -214,10 +228,16 @@ fn unit_at_rest(world: &World, daemon: &Daemon, id: &WorkloadId, target: &str, u
             unit.current, unit.parked
         ));
     }
-    for (number, one) in &held.generations {
+    for (number, one) in ours() {
         let live = shares.get(number).copied().unwrap_or(0);
         let current = Some(*number) == unit.current;
-        if live != if current { FULL_SHARE } else { 0 } {
+        // Where the share follows the ready instances, it follows those of others too.
+        let of_others: u32 = shares
+            .iter()
+            .filter(|(number, _)| **number > COPIED)
+            .map(|(_, share)| share)
+            .sum();
+        if live != if current { FULL_SHARE - of_others } else { 0 } {
             return Err(format!(
                 "{target}: generation {number} has share {live}; current is {:?}",
                 unit.current
