@@ -160,6 +160,35 @@ as of an empty ledger, by no ledger yet\n";
 }
 
 #[test]
+fn plan_takes_a_tip_as_the_daemon_would() {
+    let dir = directory(&[
+        (
+            "holdfast.yaml",
+            "repository: { url: repo, trust: { require: signed, allowed_signers_file: signers } }\ndata: d\n",
+        ),
+        ("signers", ""),
+    ]);
+    let git = git2::Repository::init(dir.path().join("repo")).unwrap();
+    let author = git2::Signature::now("reader", "reader@localhost").unwrap();
+    let tree = git.find_tree(git.treebuilder(None).unwrap().write().unwrap()).unwrap();
+    let commit = git
+        .commit(Some("refs/heads/main"), &author, &author, "unsigned", &tree, &[])
+        .unwrap();
+    let ran = holdfast(dir.path(), &["plan"]);
+    let held = format!("commit {} is not taken", &commit.to_string()[..12]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(
+        ran.out.contains("hold") && ran.out.contains(&held) && ran.out.contains("unsigned"),
+        "{}",
+        ran.out
+    );
+
+    std::fs::write(dir.path().join("holdfast.yaml"), "repository: { url: repo }\ndata: d\n").unwrap();
+    let ran = holdfast(dir.path(), &["plan"]);
+    assert!(ran.out.contains("nothing to do"), "{}", ran.out);
+}
+
+#[test]
 fn errors_say_what_to_do() {
     let dir = directory(&[
         ("holdfast.yaml", CONFIG),

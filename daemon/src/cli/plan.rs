@@ -7,9 +7,10 @@ use super::show::{Out, Tone};
 use crate::adapters::git::GitSource;
 use crate::api::{Ask, ClientError, ask};
 use crate::operator::{self, Operator};
+use crate::shell::{Trust, load_desired};
 use holdfast_core::engine::Revision;
 use holdfast_core::ids::Digest;
-use holdfast_core::manifest::{Desired, Severity, render};
+use holdfast_core::manifest::{Desired, Problem, Severity, render};
 use holdfast_core::preview::{Preview, preview};
 use holdfast_core::state::State;
 use holdfast_ledger::{Ledger, Options, load_state};
@@ -21,15 +22,13 @@ use std::process::ExitCode;
 pub fn plan(config: &Path, path: Option<&Path>, out: &Out) -> Result<ExitCode, CliError> {
     let operator = operator::load(config)?;
     let (state, from) = state(&operator)?;
-    let (desired, texts, commit) = desired(&operator, path)?;
-    let errors = desired
-        .problems
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-        .count();
-    let problems = desired.problems.clone();
+    let (revision, problems, texts) = match path {
+        Some(path) => directory(&operator, path)?,
+        None => tip(&operator, &state)?,
+    };
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     let engine_config = operator.engine_config(plugin_digests(&operator))?;
-    let seen = preview(engine_config, state, revision(desired, commit), crate::shell::unix_ms());
+    let seen = preview(engine_config, state, revision, crate::shell::unix_ms());
     if out.is_json {
         out.json(&json!({
             "ok": errors == 0, "as_of": seen.as_of, "from": from, "steps": seen.steps, "assumed": seen.assumed,
@@ -91,30 +90,50 @@ fn state(operator: &Operator) -> Result<(State, &'static str), CliError> {
 }
 
 type Texts = BTreeMap<String, String>;
+type Wanted = (Revision, Vec<Problem>, Texts);
 
-fn desired(operator: &Operator, path: Option<&Path>) -> Result<(Desired, Texts, String), CliError> {
-    if let Some(path) = path {
-        let directory = read_directory(path)?;
-        let desired = desired_of(&directory, &operator.repository.name);
-        return Ok((desired, directory.texts, "0".repeat(40)));
-    }
-    // A mirror of its own: the daemon's may be in use.
-    let mirror = tempfile::tempdir().map_err(|source| CliError::io("a temporary directory cannot be made", source))?;
-    let source = GitSource::open(&operator.repository, mirror.path())?;
-    let head = source.fetch(None)?;
-    let (desired, _) = crate::shell::load_desired(&source, &head.commit, &operator.repository.name, &mut BTreeMap::new())?;
-    Ok((desired, BTreeMap::new(), head.commit))
-}
-
-fn revision(desired: Desired, commit: String) -> Revision {
-    Revision {
-        commit,
+/// A directory, as if it were committed and trusted.
+fn directory(operator: &Operator, path: &Path) -> Result<Wanted, CliError> {
+    let directory = read_directory(path)?;
+    let desired = desired_of(&directory, &operator.repository.name);
+    let revision = Revision {
+        commit: "0".repeat(40),
         fast_forward: true,
         adopted: true,
         signer: "unverified".into(),
-        desired: desired.into(),
         ..Revision::default()
-    }
+    };
+    Ok(with(revision, desired, directory.texts))
+}
+
+/// The branch as it is now, with what the daemon would make of its history and its signature.
+fn tip(operator: &Operator, state: &State) -> Result<Wanted, CliError> {
+    // A mirror of its own: the daemon's may be in use.
+    let mirror = tempfile::tempdir().map_err(|source| CliError::io("a temporary directory cannot be made", source))?;
+    let source = GitSource::open(&operator.repository, mirror.path())?;
+    let known = state.source.as_ref().map(|head| head.commit.as_str());
+    let accepted = state.source.as_ref().and_then(|head| head.accepted.as_deref());
+    let head = source.fetch(known)?;
+    let trust = operator.repository.trust.clone().map(Trust::load).transpose()?;
+    let verdict = source.verdict(&head.commit, trust.as_ref().map(Trust::allowed))?;
+    let untrusted = known != Some(&*head.commit) && trust.as_ref().is_some_and(|trust| trust.refuses(&verdict));
+    let is_growth = head.fast_forward || accepted.is_some_and(|accepted| source.grew(accepted, &head.commit));
+    let (desired, _) = load_desired(&source, &head.commit, &operator.repository.name, &mut BTreeMap::new())?;
+    let revision = Revision {
+        commit: head.commit,
+        fast_forward: head.fast_forward,
+        adopted: is_growth && !untrusted,
+        untrusted,
+        signer: verdict.text(str::to_owned),
+        ..Revision::default()
+    };
+    Ok(with(revision, desired, Texts::new()))
+}
+
+fn with(revision: Revision, mut desired: Desired, texts: Texts) -> Wanted {
+    let problems = std::mem::take(&mut desired.problems);
+    let desired = desired.into();
+    (Revision { desired, ..revision }, problems, texts)
 }
 
 /// As the daemon would load them, without compiling anything.

@@ -19,6 +19,7 @@ use publish::Publishing;
 pub use publish::PublishingError;
 pub(crate) use publish::policy as witness_policy;
 pub use reload::Configured;
+pub(crate) use source::Trust;
 pub use source::load_desired;
 
 /// Unix milliseconds.

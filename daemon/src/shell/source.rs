@@ -3,7 +3,7 @@
 use super::people::{People, Salt};
 use super::{Event, ShellError};
 use crate::adapters::git::{
-    AllowedSigners, GitConfig, GitError, GitSource, Require, TreeFile, TrustConfig, Watch, is_manifest, poll_wait, watch,
+    AllowedSigners, GitConfig, GitError, GitSource, Require, TreeFile, TrustConfig, Verdict, Watch, is_manifest, poll_wait, watch,
 };
 use holdfast_core::engine::{Input, Revision};
 use holdfast_core::entry::SourceProblem;
@@ -132,14 +132,14 @@ impl Watched {
 }
 
 /// Whose signatures count, as the operator's file says.
-struct Trust {
+pub(crate) struct Trust {
     config: TrustConfig,
     allowed: AllowedSigners,
     said: Option<String>,
 }
 
 impl Trust {
-    fn load(config: TrustConfig) -> Result<Self, ShellError> {
+    pub(crate) fn load(config: TrustConfig) -> Result<Self, ShellError> {
         let mut allowed = AllowedSigners::default();
         if let Some(read) = allowed
             .changed(&config.allowed_signers_file)
@@ -152,6 +152,15 @@ impl Trust {
             allowed,
             said: None,
         })
+    }
+
+    pub(crate) fn allowed(&self) -> &AllowedSigners {
+        &self.allowed
+    }
+
+    /// Of a tip that was not taken before: what was taken once stays.
+    pub(crate) fn refuses(&self, verdict: &Verdict) -> bool {
+        self.config.require == Require::Signed && !verdict.is_verified()
     }
 
     /// A changed file is taken as a whole or not at all, as the configuration is.
@@ -226,16 +235,11 @@ impl Fetcher {
         let head = self.source.fetch(self.known.as_deref())?;
         self.said = None;
         self.trust.iter_mut().for_each(Trust::renew);
-        let allowed = self.trust.as_ref().map(|trust| &trust.allowed);
+        let allowed = self.trust.as_ref().map(Trust::allowed);
         let verdict = self.source.verdict(&head.commit, allowed)?;
         let signer = verdict.text(|email| self.name_of(email));
-        // What was taken once stays: the requirement is on what comes.
-        let must_be_signed = self
-            .trust
-            .as_ref()
-            .is_some_and(|trust| trust.config.require == Require::Signed)
-            && self.known.as_ref() != Some(&head.commit);
-        let untrusted = must_be_signed && !verdict.is_verified();
+        let is_new = self.known.as_ref() != Some(&head.commit);
+        let untrusted = is_new && self.trust.as_ref().is_some_and(|trust| trust.refuses(&verdict));
         let accepted = self.accepted.borrow().clone();
         let is_growth = head.fast_forward || accepted.is_some_and(|accepted| self.source.grew(&accepted, &head.commit));
         let adopted = is_growth && !untrusted;
