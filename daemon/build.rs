@@ -7,8 +7,9 @@ use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
 /// Package, and the variable that tells the crate where its component is.
-const GUESTS: [(&str, &str); 6] = [
+const GUESTS: [(&str, &str); 7] = [
     ("holdfast-plugin-edge", "HOLDFAST_GUEST_PLUGIN_EDGE"),
+    ("holdfast-plugin-kubernetes", "HOLDFAST_GUEST_PLUGIN_KUBERNETES"),
     ("holdfast-bundle-shop-1-0", "HOLDFAST_GUEST_SHOP_1_0"),
     ("holdfast-bundle-shop-1-1", "HOLDFAST_GUEST_SHOP_1_1"),
     ("holdfast-bundle-shop-1-2", "HOLDFAST_GUEST_SHOP_1_2"),
@@ -17,8 +18,9 @@ const GUESTS: [(&str, &str); 6] = [
     ("holdfast-hostile-bundle", "HOLDFAST_GUEST_HOSTILE_BUNDLE"),
 ];
 /// What decides what the guests are: their code, and the versions and profile they are built with.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "plugins/edge",
+    "plugins/kubernetes",
     "sdk/rust",
     "sdk/wit",
     "examples/bundles",

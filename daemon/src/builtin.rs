@@ -1,8 +1,11 @@
 //! What the binary carries inside: the built-in plugins, and the demo's bundles. The build script makes them.
 
 /// Plugins by the name under which a target asks for them.
-pub fn plugins() -> [(&'static str, &'static [u8]); 1] {
-    [("edge", include_bytes!(env!("HOLDFAST_GUEST_PLUGIN_EDGE")))]
+pub fn plugins() -> [(&'static str, &'static [u8]); 2] {
+    [
+        ("edge", include_bytes!(env!("HOLDFAST_GUEST_PLUGIN_EDGE"))),
+        ("kubernetes", include_bytes!(env!("HOLDFAST_GUEST_PLUGIN_KUBERNETES"))),
+    ]
 }
 
 /// The demo's bundles, by tag.

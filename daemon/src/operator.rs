@@ -2,6 +2,7 @@
 //! grants; nothing in Git can widen it.
 
 mod check;
+mod rules;
 mod schema;
 
 pub use check::check;
@@ -224,18 +225,6 @@ pub enum OperatorError {
     Binding { target: String, source: BindingError },
 }
 
-/// The built-in edge plugin's requests, granted where a binding of it gives no rules of its own.
-const EDGE_RULES: &str = r#"
-- { effect: read, methods: [GET], path: /v1/site }
-- { effect: read, methods: [GET], path: /v1/room }
-- { effect: read, methods: [GET], path: "/v1/workloads/{key}/generations/*/telemetry" }
-- { effect: read, methods: [GET], path: "/v1/workloads/{key}/generations/*/diagnosis" }
-- { effect: write, methods: [PUT, DELETE], path: "/v1/workloads/{key}/generations/*" }
-- { effect: write, methods: [PUT], path: "/v1/workloads/{key}/generations/*/size" }
-- { effect: write, methods: [PUT], path: "/v1/workloads/{key}/generations/*/jobs/*" }
-- { effect: write, methods: [PUT], path: "/v1/workloads/{key}/route" }
-"#;
-
 pub fn load(file: &Path) -> Result<Operator, OperatorError> {
     let read = |source| OperatorError::Read {
         file: file.to_owned(),
@@ -352,12 +341,11 @@ impl Operator {
 impl BindingEntry {
     fn binding(&self) -> BindingConfig {
         let mut endpoints = self.endpoints.clone();
-        if self.plugin == "edge"
-            && let Some(site) = endpoints.get_mut("site")
-            && site.rules.is_empty()
-        {
-            // A constant of ours: that it parses, a test shows.
-            site.rules = serde_yaml::from_str(EDGE_RULES).unwrap_or_default();
+        for (_, alias, rules) in rules::BUILT_IN.iter().filter(|(plugin, ..)| *plugin == self.plugin) {
+            if let Some(endpoint) = endpoints.get_mut(*alias).filter(|endpoint| endpoint.rules.is_empty()) {
+                // A constant of ours: that it parses, a test shows.
+                endpoint.rules = serde_yaml::from_str(rules).unwrap_or_default();
+            }
         }
         BindingConfig {
             endpoints,
