@@ -78,7 +78,7 @@ YAML
   launch scheduler "$bin/kube-scheduler" --config="$TESTBED_DIR/scheduler.yaml" --authentication-kubeconfig="$TESTBED_DIR/scheduler.kubeconfig" \
     --authorization-kubeconfig="$TESTBED_DIR/scheduler.kubeconfig" --bind-address=127.0.0.1 --secure-port="$(free_port)"
   launch kwok "$bin/kwok" --kubeconfig="$TESTBED_DIR/admin.kubeconfig" --config="$here/kwok.yaml" --manage-nodes-with-label-selector=type=kwok \
-    --cidr=10.0.0.1/16 --node-ip=10.255.0.1 --server-address="127.0.0.1:$(free_port)"
+    --cidr=10.0.0.1/16 --node-ip=10.255.0.1 --node-lease-duration-seconds=40 --server-address="127.0.0.1:$(free_port)"
   for name in 1 2 3; do
     admin -o /dev/null -H 'content-type: application/json' "$api/api/v1/nodes" \
       -d '{"apiVersion":"v1","kind":"Node","metadata":{"name":"node'$name'","labels":{"type":"kwok","kubernetes.io/os":"linux","kubernetes.io/hostname":"node'$name'"}}}'

@@ -86,7 +86,12 @@ pub fn judge(deployment: &Value, pods: &[&Value]) -> Health {
             Blame::Others => Phase::Stuck,
             Blame::Release => Phase::Failing,
         };
-        (health.reason, health.message) = (worst.reason, worst.message);
+        // People look for the cluster's word; what says it anyway need not say it twice.
+        health.message = match worst.message.contains(&worst.reason) {
+            true => worst.message,
+            false => format!("{}: {}", worst.reason, worst.message),
+        };
+        health.reason = worst.reason;
     }
     health
 }
