@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ledger.append(&common::batch(next, (1 + next % 4).min(entries - next)))?;
     }
     let reader = ledger.reader();
-    Publication::new(reader.clone(), &key, 1, &[])?.advance()?;
+    Publication::new(reader.clone(), &key, 1, Vec::new())?.advance()?;
     let earlier = SignedCheckpoint::sign(&key, entries / 2, reader.root_at(entries / 2)?);
     std::fs::write(dir.join("earlier-checkpoint"), earlier.note.to_string())?;
     ledger.close()?;

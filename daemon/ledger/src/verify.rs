@@ -2,6 +2,7 @@
 //! and the published checkpoint. It cuts nothing, and names the first damaged entry and what is still provable. It reads in pieces.
 
 mod published;
+mod signed;
 
 pub use published::verify_published;
 
@@ -15,16 +16,16 @@ use crate::merkle::{Frontier, Hash, empty_root};
 use crate::options::Options;
 use crate::snapshot::{self, Found};
 use crate::store::{LOCK_FILE, LedgerError};
-use crate::tlog::checkpoint::{Checkpoint, CheckpointError};
-use crate::tlog::note::{KeyKind, Note, NoteError, VerifierKey};
+use crate::tlog::note::{Note, VerifierKey};
 use crate::tlog::publish::checkpoint_file;
-use crate::tlog::rotation::{self, Rotation};
+use crate::tlog::rotation;
 use crate::tlog::tile::{self, Builder, Tile};
 use crate::tlog::witness::Policy;
 use crate::walk::{Place, Step, Stop, has_commit_beyond, walk_segment};
-use holdfast_core::entry::Entry;
+use holdfast_core::entry::{Body, Entry};
 use holdfast_core::ids::{Digest, hex};
 use serde::Serialize;
+use signed::{Keys, judge_checkpoint, judge_earlier, read_checkpoint, read_earlier};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -161,7 +162,7 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
     // What makes claims is read before the log: a writer at work can only be ahead of it.
     let mut claims = read_claims(disk, &mut report)?;
     let published = read_checkpoint(disk, &mut claims, &mut report)?;
-    read_from(trust, &mut claims, &mut report);
+    read_earlier(trust, &mut claims, &mut report);
     claim::settle(&mut claims, 0, empty_root());
     report.acknowledged = claims.iter().map(|claim| claim.size).max().unwrap_or(0);
     let mut entries = Entries::new(trust);
@@ -211,6 +212,7 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
     if let Some((checkpoint, note)) = published {
         judge_checkpoint(checkpoint, &checkpoint_file(), &note, trust, &entries.keys, &mut report);
     }
+    judge_earlier(trust, &entries.keys, &mut report);
     report.tiles = tiles.good;
     for (code, tile, message) in tiles.findings {
         report.find(code, None, &tile.file(), None, message);
@@ -265,106 +267,6 @@ fn read_claims<D: Disk>(disk: &D, report: &mut VerifyReport) -> Result<Vec<Claim
     Ok(claims)
 }
 
-fn read_checkpoint<D: Disk>(
-    disk: &D,
-    claims: &mut Vec<Claim>,
-    report: &mut VerifyReport,
-) -> Result<Option<(Checkpoint, Note)>, LedgerError> {
-    let file = checkpoint_file();
-    let bytes = disk.read(&file).map_err(|source| LogError::Read {
-        path: file.clone(),
-        source,
-    })?;
-    let parsed = bytes.and_then(|bytes| parse_checkpoint(bytes, &file, report));
-    if let Some((checkpoint, _)) = &parsed {
-        claims.push(Claim::new(Source::Checkpoint, &file, checkpoint.size, checkpoint.root));
-    }
-    Ok(parsed)
-}
-
-fn parse_checkpoint(bytes: Vec<u8>, file: &str, report: &mut VerifyReport) -> Option<(Checkpoint, Note)> {
-    let parsed = Note::parse(&bytes)
-        .map_err(CheckpointError::from)
-        .and_then(|note| Ok((Checkpoint::parse(&note.text)?, note)));
-    match parsed {
-        Ok(parsed) => Some(parsed),
-        Err(error) => {
-            report.find("checkpoint-damaged", None, file, None, said(&error));
-            None
-        }
-    }
-}
-
-/// An error with what caused it.
-fn said(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", said(source)),
-        None => error.to_string(),
-    }
-}
-
-fn read_from(trust: &Trust, claims: &mut Vec<Claim>, report: &mut VerifyReport) {
-    let Some(note) = &trust.from else { return };
-    match Checkpoint::parse(&note.text) {
-        Ok(checkpoint) => claims.push(Claim::new(Source::Given, FROM, checkpoint.size, checkpoint.root)),
-        Err(error) => report.find("checkpoint-damaged", None, FROM, None, said(&error)),
-    }
-    let mut signed = trust.keys.iter().map(|key| note.verify(key));
-    if !trust.keys.is_empty() && !signed.any(|signed| signed.is_ok()) {
-        report.find(
-            "checkpoint-unsigned",
-            None,
-            FROM,
-            None,
-            "no key given signed the earlier checkpoint",
-        );
-    }
-}
-
-/// How findings name the earlier checkpoint.
-const FROM: &str = "(the earlier checkpoint)";
-
-/// A key, and the number of the entry that replaced it.
-type Keys = Vec<(VerifierKey, Option<u64>)>;
-
-fn judge_checkpoint(checkpoint: Checkpoint, file: &str, note: &Note, trust: &Trust, keys: &Keys, report: &mut VerifyReport) {
-    let mut said_by = CheckpointReport {
-        origin: checkpoint.origin,
-        size: checkpoint.size,
-        signed_by: None,
-        cosigned: Vec::new(),
-    };
-    for (key, replaced) in keys
-        .iter()
-        .filter(|(key, _)| key.kind() == KeyKind::Log && key.name() == said_by.origin)
-    {
-        match note.verify(key) {
-            Ok(_) if replaced.is_some_and(|seq| said_by.size > seq) => report.find(
-                "checkpoint-unsigned",
-                None,
-                file,
-                None,
-                format!(
-                    "it is signed by {key}, which entry {} had replaced",
-                    replaced.unwrap_or_default()
-                ),
-            ),
-            Ok(_) => said_by.signed_by = Some(key.to_string()),
-            Err(NoteError::NotSigned) => {}
-            Err(error) => report.find("checkpoint-damaged", None, file, None, said(&error)),
-        }
-    }
-    if !trust.keys.is_empty() && said_by.signed_by.is_none() {
-        let message = format!("it is of {:?}, and signed by none of the keys given", said_by.origin);
-        report.find("checkpoint-unsigned", None, file, None, message);
-    }
-    match trust.witnesses.check(note).and_then(|()| trust.witnesses.cosigned(note)) {
-        Ok(cosigned) => said_by.cosigned = cosigned,
-        Err(error) => report.find("checkpoint-unwitnessed", None, file, None, said(&error)),
-    }
-    report.checkpoint = Some(said_by);
-}
-
 /// Compares the published tiles with those that the log makes.
 struct TileCheck<D> {
     disk: D,
@@ -408,8 +310,9 @@ impl<D: Disk> TileCheck<D> {
 }
 
 struct Entries {
-    /// Those given, and those that the log replaced them by.
     keys: Keys,
+    /// The newest that an entry names.
+    epoch: u64,
     last_t: u64,
     /// Blob to the first entry that names it.
     named: BTreeMap<Digest, u64>,
@@ -420,7 +323,8 @@ struct Entries {
 impl Entries {
     fn new(trust: &Trust) -> Self {
         Self {
-            keys: trust.keys.iter().map(|key| (key.clone(), None)).collect(),
+            keys: Keys::new(&trust.keys),
+            epoch: 1,
             last_t: 0,
             named: BTreeMap::new(),
             findings: Vec::new(),
@@ -495,23 +399,16 @@ fn verify_entry(payload: &[u8], seq: u64, path: &str, offset: u64, entries: &mut
         );
     }
     entries.last_t = entries.last_t.max(entry.t);
-    if let Some(note) = rotation::note_of(&entry) {
-        match Rotation::open(&note) {
-            Ok(Rotation { old, new }) => {
-                let known = entries
-                    .keys
-                    .iter_mut()
-                    .find(|(key, replaced)| *key == old && replaced.is_none());
-                if let Some((_, replaced)) = known {
-                    *replaced = Some(seq);
-                    entries.keys.push((new, None));
-                }
-            }
-            Err(error) => find(
-                "entry-form",
-                format!("entry {seq}: its change of keys does not hold: {error}"),
-            ),
-        }
+    if let Some(note) = rotation::note_of(&entry)
+        && let Err(error) = entries.keys.change(seq, note)
+    {
+        find(
+            "entry-form",
+            format!("entry {seq}: its change of keys does not hold: {error}"),
+        );
+    }
+    if let Body::Term(term) = &entry.body {
+        entries.epoch = entries.epoch.max(term.epoch);
     }
     for digest in entry.blobs.into_values() {
         entries.named.entry(digest).or_insert(seq);

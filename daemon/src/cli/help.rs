@@ -117,6 +117,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &["holdfast ledger key new log.key --name holdfast.example.com/prod"],
     ),
     ("ledger key show", &["holdfast ledger key show"]),
+    (
+        "ledger key rotate",
+        &["holdfast ledger key rotate log-2027.key --reason 'yearly'"],
+    ),
     ("ledger prove", &["holdfast ledger prove 812 815 --into evidence"]),
     (
         "ledger check",

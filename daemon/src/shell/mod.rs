@@ -30,8 +30,8 @@ use crate::adapters::prometheus::MetricSources;
 use crate::adapters::web::WebError;
 use crate::api::{ApiRequest, Query};
 use crate::operator::{Operator, OperatorError};
-use holdfast_core::engine::{Engine, Input, Now, Output};
-use holdfast_core::entry::{Entry, Term};
+use holdfast_core::engine::{Engine, Input, Now, Output, Wish};
+use holdfast_core::entry::{Body, Entry, Term};
 use holdfast_core::ids::{Digest, Millis, hex};
 use holdfast_core::plan::PLANNER_VERSION;
 use holdfast_ledger::index::Indexer;
@@ -41,7 +41,7 @@ use metrics::Metrics;
 use secrets::SecretStore;
 use source::Looks;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -234,7 +234,7 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
     })?;
     index.wake();
     let (events, inbox) = mpsc::unbounded_channel();
-    let publishing = publish::start(&operator, reader.clone(), boot.epoch, events.clone())?;
+    let publishing = publish::start(&operator, reader.clone(), &state, boot.epoch, events.clone())?;
     let owner = if state.owner.is_empty() {
         new_owner(format!("{}{}{}", wall_ms(), std::process::id(), dir.display()).as_bytes())
     } else {
@@ -319,7 +319,8 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         Some(address) => Some(listen(address, &events).await?),
         None => None,
     };
-    let reload = reload::spawn(operator, plugins, events.clone());
+    let signing = shell.publishing.as_ref().map(|publishing| publishing.signing.subscribe());
+    let reload = reload::spawn(operator, plugins, signing, events.clone());
     let signals = stop_on_signal(events)?;
     let outcome = shell.run(inbox).await;
     signals.abort();
@@ -527,6 +528,9 @@ impl Shell {
         for entry in &entries {
             say::entry(entry, self.engine.state().epoch);
             self.metrics.entry(entry);
+            if let (Body::LogKey(_), Some(publishing)) = (&entry.body, &mut self.publishing) {
+                publishing.change_key(entry.seq);
+            }
         }
         let (events, index) = (self.world.events.clone(), self.index.clone());
         let publisher = self.publishing.as_ref().map(|publishing| publishing.publisher.clone());
@@ -590,6 +594,10 @@ impl Shell {
                 tokio::task::spawn_blocking(move || drop(reply.send(answer::ledger(&index, &reader, question))));
             }
             Query::Command(command) => {
+                if let Err(refusal) = self.prepare(&command.wish) {
+                    let _ = reply.send(Err(refusal));
+                    return;
+                }
                 let token = self.next_token;
                 self.next_token += 1;
                 self.waiting_replies.insert(token, reply);
@@ -603,6 +611,18 @@ impl Shell {
 }
 
 impl Shell {
+    /// What the engine cannot check of a command about the ledger itself.
+    fn prepare(&mut self, wish: &Wish) -> Result<(), String> {
+        match (wish, &mut self.publishing) {
+            (Wish::RotateLogKey { note, key_file }, Some(publishing)) => {
+                publishing.prepare(note, Path::new(key_file), &self.world.operator.data)
+            }
+            (Wish::RotateLogKey { .. }, None) => Err("the log has no key: name one under `ledger.key_file` first".into()),
+            (Wish::PruneBundles { .. } | Wish::ForgetAddress { .. }, _) => Err("not in this version".into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Whoever asks gets an answer only from a loop whose ledger could be written: it ends with the ledger.
     fn ready(&self) -> Result<&'static str, &'static str> {
         if self.run_state == RunState::Stopping {

@@ -8,6 +8,7 @@ use super::show::{Out, Tone};
 use crate::operator;
 use holdfast_core::entry::{Body, Entry};
 use holdfast_core::ids::deploy_id;
+use holdfast_ledger::tlog::rotation::Rotation;
 use holdfast_ledger::{Ledger, Options, Reader};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -316,6 +317,11 @@ pub fn what(body: &Body) -> String {
         Body::Guard(guard) => format!("limit {} of {} is reached", guard.limit, guard.class),
         Body::Clock(_) => String::new(),
         Body::ObservationRoot(root) => format!("{} polls of {} tags", root.polls, root.references),
+        Body::Retention(retention) => format!("bundles are published from entry {} on", retention.bundles_from),
+        Body::LogKey(change) => match Rotation::open(&change.note) {
+            Ok(Rotation { old, new }) => format!("{new} signs the log from here on, and {old} no more"),
+            Err(error) => format!("a change of the log's key that does not hold: {error}"),
+        },
     }
 }
 
