@@ -43,7 +43,7 @@ pub struct By {
     /// "daemon", "user" or "git".
     pub kind: String,
     pub id: String,
-    /// How that was established: "self", "peercred", "unverified".
+    /// How that was established: "self", "peercred", "unverified", or "process": whose process wrote the entry without a daemon.
     pub auth: String,
 }
 

@@ -19,7 +19,7 @@ use crate::store::{LOCK_FILE, LedgerError};
 use crate::tlog::note::{Note, VerifierKey};
 use crate::tlog::publish::checkpoint_file;
 use crate::tlog::rotation;
-use crate::tlog::tile::{self, Builder, Tile};
+use crate::tlog::tile::{self, Builder, Kind, Tile};
 use crate::tlog::witness::Policy;
 use crate::walk::{Place, Step, Stop, has_commit_beyond, walk_segment};
 use holdfast_core::entry::{Body, Entry};
@@ -154,6 +154,17 @@ fn is_live(dir: &Path) -> bool {
 }
 
 pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool) -> Result<VerifyReport, LedgerError> {
+    verify_paced(disk, options, trust, live, &mut |_| {})
+}
+
+/// `pace` hears of the bytes read, and may take its time.
+pub(crate) fn verify_paced<D: Disk>(
+    disk: &D,
+    options: &Options,
+    trust: &Trust,
+    live: bool,
+    pace: &mut dyn FnMut(u64),
+) -> Result<VerifyReport, LedgerError> {
     let mut report = VerifyReport {
         epoch: 1,
         live,
@@ -165,26 +176,28 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
     read_earlier(trust, &mut claims, &mut report);
     claim::settle(&mut claims, 0, empty_root());
     report.acknowledged = claims.iter().map(|claim| claim.size).max().unwrap_or(0);
-    let mut entries = Entries::new(trust);
-    let mut tiles = TileCheck {
-        disk: disk.clone(),
-        size: published.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
-        builder: Builder::default(),
-        good: 0,
-        findings: Vec::new(),
+    let mut checks = Checks {
+        entries: Entries::new(trust),
+        tiles: TileCheck {
+            disk: disk.clone(),
+            size: published.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
+            builder: Builder::default(),
+            good: 0,
+            findings: Vec::new(),
+        },
+        pace,
     };
     let mut frontier = Frontier::default();
     let files = boot::log_files(disk)?;
     let mut stopped = false;
     for (index, file) in files.iter().enumerate() {
         let path = path_of(file);
-        let stop =
-            verify_segment(disk, &path, &mut frontier, &mut claims, &mut entries, &mut tiles, &mut report).map_err(|source| {
-                LogError::Read {
-                    path: path.clone(),
-                    source,
-                }
-            })?;
+        let stop = verify_segment(disk, &path, &mut frontier, &mut claims, &mut checks, &mut report).map_err(|source| {
+            LogError::Read {
+                path: path.clone(),
+                source,
+            }
+        })?;
         if let Some((committed_bytes, stop)) = stop {
             let later_segments = files.len() - index - 1;
             report_stop(
@@ -200,6 +213,7 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
             break;
         }
     }
+    let Checks { entries, tiles, pace } = checks;
     report.entries = frontier.size();
     report.root = hex(&frontier.root());
     if !stopped && report.acknowledged > report.entries {
@@ -214,7 +228,11 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
     }
     judge_earlier(trust, &entries.keys, &mut report);
     report.tiles = tiles.good;
+    let is_pruned = |tile: &Tile| tile.kind == Kind::Entries && tile.entries().end <= entries.bundles_from;
     for (code, tile, message) in tiles.findings {
+        if code == "tile-missing" && is_pruned(&tile) {
+            continue;
+        }
         report.find(code, None, &tile.file(), None, message);
     }
     for finding in entries
@@ -225,7 +243,7 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
         report.find(finding.code, finding.seq, &finding.file, finding.offset, finding.message);
     }
     judge_claims(&claims, &mut report);
-    verify_blobs(disk, options, &entries.named, frontier.size(), &mut report);
+    verify_blobs(disk, options, &entries.named, frontier.size(), pace, &mut report);
     report.findings.sort_by_key(|finding| finding.seq.unwrap_or(u64::MAX));
     report.ok = report.findings.is_empty();
     Ok(report)
@@ -309,10 +327,19 @@ impl<D: Disk> TileCheck<D> {
     }
 }
 
+/// What is done with each entry of the log.
+struct Checks<'a, D> {
+    entries: Entries,
+    tiles: TileCheck<D>,
+    pace: &'a mut dyn FnMut(u64),
+}
+
 struct Entries {
     keys: Keys,
     /// The newest that an entry names.
     epoch: u64,
+    /// Bundles below need not be there.
+    bundles_from: u64,
     last_t: u64,
     /// Blob to the first entry that names it.
     named: BTreeMap<Digest, u64>,
@@ -325,6 +352,7 @@ impl Entries {
         Self {
             keys: Keys::new(&trust.keys),
             epoch: 1,
+            bundles_from: 0,
             last_t: 0,
             named: BTreeMap::new(),
             findings: Vec::new(),
@@ -337,8 +365,7 @@ fn verify_segment<D: Disk>(
     path: &str,
     frontier: &mut Frontier,
     claims: &mut [Claim],
-    entries: &mut Entries,
-    tiles: &mut TileCheck<D>,
+    checks: &mut Checks<'_, D>,
     report: &mut VerifyReport,
 ) -> io::Result<Option<(u64, Stop)>> {
     let sizes = claim::sizes(claims);
@@ -354,8 +381,9 @@ fn verify_segment<D: Disk>(
             payload,
             leaf,
         } => {
-            tiles.entry(payload, leaf);
-            verify_entry(payload, seq, path, offset, entries);
+            checks.tiles.entry(payload, leaf);
+            verify_entry(payload, seq, path, offset, &mut checks.entries);
+            (checks.pace)(payload.len() as u64);
         }
         Step::Claimed { frontier } => pending.push((frontier.size(), frontier.root())),
         Step::Commit { .. } => {}
@@ -407,8 +435,10 @@ fn verify_entry(payload: &[u8], seq: u64, path: &str, offset: u64, entries: &mut
             format!("entry {seq}: its change of keys does not hold: {error}"),
         );
     }
-    if let Body::Term(term) = &entry.body {
-        entries.epoch = entries.epoch.max(term.epoch);
+    match &entry.body {
+        Body::Term(term) => entries.epoch = entries.epoch.max(term.epoch),
+        Body::Retention(retention) => entries.bundles_from = entries.bundles_from.max(retention.bundles_from),
+        _ => {}
     }
     for digest in entry.blobs.into_values() {
         entries.named.entry(digest).or_insert(seq);
@@ -500,11 +530,21 @@ fn judge_claims(claims: &[Claim], report: &mut VerifyReport) {
     }
 }
 
-fn verify_blobs<D: Disk>(disk: &D, options: &Options, named: &BTreeMap<Digest, u64>, size: u64, report: &mut VerifyReport) {
+fn verify_blobs<D: Disk>(
+    disk: &D,
+    options: &Options,
+    named: &BTreeMap<Digest, u64>,
+    size: u64,
+    pace: &mut dyn FnMut(u64),
+    report: &mut VerifyReport,
+) {
     for (digest, seq) in named.iter().filter(|(_, seq)| **seq < size) {
         // A cap set lower later does not make older blobs wrong.
         match blobs::get(disk, digest, options.blob_max_bytes.max(1 << 30)) {
-            Ok(_) => report.blobs += 1,
+            Ok(bytes) => {
+                report.blobs += 1;
+                pace(bytes.len() as u64);
+            }
             Err(error) => {
                 let code = if matches!(error, BlobError::Missing(_)) {
                     "blob-missing"

@@ -138,6 +138,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("ledger tail", &["holdfast ledger tail"]),
     ("ledger backup", &["holdfast ledger backup /mnt/backup/ledger"]),
     (
+        "ledger new-epoch",
+        &["holdfast ledger new-epoch --from 812 --reason 'the disk of host 7 failed, no backup is newer'"],
+    ),
+    (
         "ledger restore",
         &["holdfast ledger restore /mnt/backup/ledger --from checkpoint"],
     ),

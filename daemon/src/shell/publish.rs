@@ -2,6 +2,7 @@
 //! runs behind the daemon's work; only a witness that has seen more of this log than there is stops the daemon.
 
 use super::Event;
+use super::alarms::{Alarm, Alarms, said};
 use crate::adapters::web::{WebError, WebServer};
 use crate::operator::{LedgerConfig, Operator, WitnessConfig};
 use futures_util::future::join_all;
@@ -96,12 +97,20 @@ impl Drop for Publishing {
     }
 }
 
+/// The log's key by the configuration, under its first epoch's name.
+pub(super) fn log_key(operator: &Operator) -> Result<Option<VerifierKey>, PublishingError> {
+    let Some(config) = &operator.ledger else { return Ok(None) };
+    let key = key::load(&config.key_file, Some(&operator.data), KeyKind::Log)?;
+    Ok(Some(key.verifier().clone()))
+}
+
 /// None: the operator configured no key, and the log is signed by nobody.
 pub(super) fn start(
     operator: &Operator,
     log: Reader,
     state: &State,
     epoch: u64,
+    alarms: Alarms,
     events: mpsc::UnboundedSender<Event>,
 ) -> Result<Option<Publishing>, PublishingError> {
     let Some(config) = &operator.ledger else { return Ok(None) };
@@ -115,13 +124,14 @@ pub(super) fn start(
     let publication = Publication::new(log.clone(), &key, epoch, former)?;
     let sizes = Arc::<Sizes>::default();
     let (tell, news) = watch::channel(publication.published().cloned());
-    let told = sizes.clone();
+    let (told, raised) = (sizes.clone(), alarms.clone());
     let said = move |outcome: Result<&SignedCheckpoint, &PublishError>| match outcome {
         Ok(signed) => {
             told.published.store(signed.checkpoint.size, Ordering::Relaxed);
+            raised.set(Alarm::Publishing, None);
             tell.send_replace(Some(signed.clone()));
         }
-        Err(error) => tracing::error!(error = error as &dyn std::error::Error, "the log is not published"),
+        Err(error) => raised.set(Alarm::Publishing, Some(format!("the log is not published: {}", said(error)))),
     };
     let publisher = Publisher::spawn(publication, PUBLISH_AT_MOST_EVERY, said).map_err(PublishingError::Thread)?;
     let publisher = Arc::new(publisher);
@@ -131,6 +141,7 @@ pub(super) fn start(
             log,
             policy,
             sizes: sizes.clone(),
+            alarms,
             events,
         };
         tokio::spawn(cosigning.run(witnesses, news)).abort_handle()
@@ -257,13 +268,13 @@ struct Cosigning {
     log: Reader,
     policy: Policy,
     sizes: Arc<Sizes>,
+    alarms: Alarms,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl Cosigning {
     #[allow(clippy::disallowed_methods, reason = "witnesses are asked in real time")]
     async fn run(self, mut witnesses: Vec<Witness>, mut news: watch::Receiver<Option<SignedCheckpoint>>) {
-        let mut is_short = false;
         loop {
             let signed = news.borrow_and_update().clone();
             let complete = match &signed {
@@ -273,10 +284,8 @@ impl Cosigning {
                 },
                 None => true,
             };
-            if !complete && !is_short {
-                tracing::error!("fewer witnesses cosign the ledger than `ledger.witnesses.needed`");
-            }
-            is_short = !complete;
+            let short = || "fewer witnesses cosign the ledger than `ledger.witnesses.needed`".to_owned();
+            self.alarms.set(Alarm::Witnesses, (!complete).then(short));
             tokio::time::sleep(WITNESS_AT_MOST_EVERY).await;
             let retry = tokio::time::sleep(WITNESS_RETRY);
             tokio::select! {

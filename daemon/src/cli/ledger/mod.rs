@@ -1,6 +1,7 @@
 //! `ledger`: the log as it is, and whether it is whole. Works on a live daemon's directory and on a copy alike.
 
 mod copies;
+mod epoch;
 pub mod proofs;
 
 use super::error::CliError;
@@ -93,6 +94,8 @@ pub enum LedgerCommand {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Go on after acknowledged entries were lost, without the daemon: what is whole is kept, the rest is set aside
+    NewEpoch(epoch::NewEpochArgs),
     /// Put a backup in the place of a ledger that is lost, after verifying it
     Restore {
         /// Directory of the backup
@@ -139,6 +142,7 @@ pub fn run(config: &Path, command: &LedgerCommand, out: &Out) -> Result<ExitCode
         LedgerCommand::Export(args) => copies::export(config, args, out),
         LedgerCommand::Tail { dir } => copies::tail(config, dir.as_deref(), out),
         LedgerCommand::Backup { to, dir } => copies::back_up(config, to, dir.as_deref(), out),
+        LedgerCommand::NewEpoch(args) => epoch::new_epoch(config, args, out),
         LedgerCommand::Restore { backup, to, keys, from } => {
             copies::come_back(config, backup, to.as_deref(), keys, from.as_deref(), out)
         }

@@ -24,7 +24,11 @@ impl State {
                 self.term = entry.seq;
                 if term.epoch > self.epoch {
                     // Its fences are above all that targets have seen of the epochs before.
-                    for target in self.targets.values_mut().filter(|target| matches!(target.claim, Claim::Ahead(_))) {
+                    for target in self
+                        .targets
+                        .values_mut()
+                        .filter(|target| matches!(target.claim, Claim::Ahead(_)))
+                    {
                         target.claim = Claim::Unseen;
                     }
                 }
