@@ -228,7 +228,7 @@ async fn answer(line: &str, asker: Asker, events: &mpsc::UnboundedSender<Event>)
 }
 
 /// The name in /etc/passwd, or the number.
-fn user_name(uid: u32) -> String {
+pub(crate) fn user_name(uid: u32) -> String {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -116,9 +116,6 @@ pub struct SecretsConfig {
 pub struct LedgerConfig {
     /// `holdfast ledger key new` makes it; it names the log. Outside of `data`.
     pub key_file: PathBuf,
-    /// Verifier keys that this log was signed with before.
-    #[serde(default)]
-    pub former_keys: Vec<String>,
     #[serde(default)]
     pub witnesses: WitnessesConfig,
 }

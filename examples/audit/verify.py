@@ -8,6 +8,7 @@ Needs the standard library and `cryptography`. Uses none of Holdfast's code, and
 
 import argparse
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -35,108 +36,120 @@ def sha256(data):
 
 
 def crc32c(data, table=[]):
-    if not table:
-        for byte in range(256):
-            for _ in range(8):
-                byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-            table.append(byte)
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = table[(crc ^ byte) & 255] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
+    for byte in range(0 if table else 256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return functools.reduce(lambda crc, byte: table[(crc ^ byte) & 255] ^ crc >> 8, data, 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
-# RFC 6962: trees are lists of leaf hashes.
+# RFC 6962: a tree is a list of leaf hashes; while it grows, the roots of its complete subtrees, [leaves, hash], largest first.
 def leaf(entry):
     return sha256(b"\0" + entry)
 
 
-def split(size):
-    return 1 << (size - 1).bit_length() - 1
+def node(left, right):
+    return sha256(b"\1" + left + right)
 
 
-def root(leaves):
-    if not leaves:
-        return sha256(b"")
-    while len(leaves) > 1:
-        pairs = [sha256(b"\1" + a + b) for a, b in zip(leaves[::2], leaves[1::2])]
-        leaves = pairs + leaves[len(pairs) * 2:]
-    return leaves[0]
-
-
-def push(peaks, node):
-    """Adds a leaf to the roots of complete subtrees, [leaves, hash], largest first."""
-    peaks.append([1, node])
+def push(peaks, hash):
+    peaks.append([1, hash])
     while len(peaks) > 1 and peaks[-1][0] == peaks[-2][0]:
         count, right = peaks.pop()
-        peaks[-1] = [count * 2, sha256(b"\1" + peaks[-1][1] + right)]
+        peaks[-1] = [count * 2, node(peaks[-1][1], right)]
 
 
 def root_of_peaks(peaks):
-    node = peaks[-1][1]
-    for _, left in peaks[-2::-1]:
-        node = sha256(b"\1" + left + node)
-    return node
+    return functools.reduce(lambda right, left: node(left, right), [hash for _, hash in reversed(peaks)]) if peaks else sha256(b"")
+
+
+def root(leaves):
+    peaks = []
+    for hash in leaves:
+        push(peaks, hash)
+    return root_of_peaks(peaks)
 
 
 def inclusion(leaves, index):
     if len(leaves) == 1:
         return []
-    k = split(len(leaves))
-    if index < k:
-        return inclusion(leaves[:k], index) + [root(leaves[k:])]
-    return inclusion(leaves[k:], index - k) + [root(leaves[:k])]
+    k = 1 << (len(leaves) - 1).bit_length() - 1
+    left, right = leaves[:k], leaves[k:]
+    return inclusion(left, index) + [root(right)] if index < k else inclusion(right, index - k) + [root(left)]
 
 
-def root_of_inclusion(node, index, size, path):
+def root_of_inclusion(hash, index, size, path):
+    need((size > 1) == bool(path), "the inclusion proof has another length")
     if size == 1:
-        need(not path, "the inclusion proof is too long")
-        return node
-    need(path, "the inclusion proof is too short")
-    k = split(size)
+        return hash
+    k = 1 << (size - 1).bit_length() - 1
     if index < k:
-        return sha256(b"\1" + root_of_inclusion(node, index, k, path[:-1]) + path[-1])
-    return sha256(b"\1" + path[-1] + root_of_inclusion(node, index - k, size - k, path[:-1]))
+        return node(root_of_inclusion(hash, index, k, path[:-1]), path[-1])
+    return node(path[-1], root_of_inclusion(hash, index - k, size - k, path[:-1]))
 
 
-def read_note(data, vkey):
-    """The text of a signed note, if the key signed it."""
-    text, gap, signatures = data.decode().rpartition("\n\n")
-    need(gap and signatures.endswith("\n") and not re.search(r"[\x00-\x09\x0b-\x1f]", text), "it is not a signed note")
-    text += "\n"
+def parse_key(vkey):
+    """Name, and the kind's byte before the key's 32."""
     name, key_id, key = vkey.split("+", 2)
     public = base64.b64decode(key, validate=True)
-    need(public[0] == 1 and key_id == sha256(f"{name}\n".encode() + public)[:4].hex(), "the key is not an Ed25519 vkey")
-    signed = False
+    need(public[0] == 1 and len(public) == 33 and key_id == sha256(f"{name}\n".encode() + public)[:4].hex(), "it is not an Ed25519 vkey")
+    return name, public
+
+
+def read_note(data, name, publics):
+    """The lines of a signed note, and which of the keys signed it under that name."""
+    text, gap, signatures = data.decode().rpartition("\n\n")
+    need(gap and signatures.endswith("\n") and not re.search(r"[\x00-\x09\x0b-\x1f]", text), "it is not a signed note")
+    ids, signers = {sha256(f"{name}\n".encode() + public)[:4]: public for public in publics}, set()
     for line in signatures[:-1].split("\n"):
         dash, by, encoded = (line.split(" ") + ["", ""])[:3]
-        need(line == f"\u2014 {by} {encoded}" and by, "a signature line is malformed")
         signature = base64.b64decode(encoded, validate=True)
-        need(base64.b64encode(signature).decode() == encoded and len(signature) > 4, "a signature is malformed")
-        if by == name and signature[:4].hex() == key_id:
-            Ed25519PublicKey.from_public_bytes(public[1:]).verify(signature[4:], text.encode())
-            signed = True
-    need(signed, "it is not signed by the key")
-    return text
+        need(line == f"\u2014 {by} {base64.b64encode(signature).decode()}" and by and len(signature) > 4, "a signature line is malformed")
+        if by == name and signature[:4] in ids:
+            Ed25519PublicKey.from_public_bytes(ids[signature[:4]][1:]).verify(signature[4:], f"{text}\n".encode())
+            signers.add(ids[signature[:4]])
+    return text.split("\n"), signers
 
 
-def read_checkpoint(data, vkey):
-    text = read_note(data, vkey)
-    origin, size, encoded, *rest = text.split("\n")
-    need(rest == [""] and origin == vkey.split("+")[0] and size == str(int(size)), "it is no checkpoint of this log")
+def known_keys(vkey, entries):
+    """The key that is trusted, and those that the log goes over to or comes from: each with the last size that it signs."""
+    name, public = parse_key(vkey)
+    known = {public: 1 << 64}
+    for seq, entry in enumerate(entries):
+        if entry["kind"] == "log-key":
+            data = entry["body"]["note"].encode()
+            lines, _ = read_note(data, name, [])
+            (_, old), (_, new) = keys = [parse_key(line) for line in lines[2:]]
+            need(lines[:2] == ["holdfast.dev/log-key/v1", keys[0][0]] and keys[0][0] == keys[1][0], f"entry {seq}: it changes no key")
+            need(read_note(data, keys[0][0], [old, new])[1] == {old, new}, f"entry {seq}: one of the keys did not sign")
+            if old in known:
+                known[old] = min(seq, known[old])
+                known.setdefault(new, 1 << 64)
+            elif new in known:
+                known[old] = seq
+    return name, known
+
+
+def read_checkpoint(data, name, known, epochs):
+    """Size and root; the log must have an epoch of that name."""
+    origin = data.decode().partition("\n")[0]
+    (named, size, encoded, *rest), signers = read_note(data, origin, known)
+    need(not rest and size == str(int(size)), "it is no checkpoint")
+    need(origin in [name] * (1 in epochs) + [f"{name}/{epoch}" for epoch in epochs if epoch > 1], f"it is of the log {origin}")
+    need(signers and all(int(size) <= known[signer] for signer in signers), "it is signed by none of the keys, or by one replaced before")
     return int(size), base64.b64decode(encoded, validate=True)
 
 
 def read_log(read, files):
-    """All committed entries; every checksum and every commit's root is checked on the way."""
-    entries, leaves, peaks, committed = [], [], [], 0
+    """All committed entries, their leaves and epochs; every checksum and every commit's root is checked on the way."""
+    entries, leaves, peaks, committed, epochs = [], [], [], 0, [1]
     for file in files:
         data = read(file)
         need(data[:8] == b"HFLOG\0\0\1" and len(data) >= 32, f"{file}: it is no segment")
         epoch, first, crc, zero = struct.unpack(">QQII", data[8:32])
-        need(crc == crc32c(data[:24]) and zero == 0, f"{file}: the header is damaged")
+        need(crc == crc32c(data[:24]) and zero == 0 and epoch >= epochs[-1], f"{file}: the header is damaged")
         need(first == len(entries) and file == f"log/{first:020}.log", f"{file}: it does not follow the segment before")
-        at = 32
+        epochs, at = epochs + [epoch], 32
         while at < len(data):
             need(len(data) - at >= 8, f"{file}: byte {at}: it ends inside a frame")
             length, crc = struct.unpack(">II", data[at:at + 8])
@@ -157,25 +170,23 @@ def read_log(read, files):
                 leaves.append(leaf(payload))
                 push(peaks, leaves[-1])
         need(committed == len(entries), f"{file}: it ends before the commit of its last entries")
-    return entries, leaves
+    return entries, leaves, epochs
 
 
 def tile_path(kind, index, width):
     digits = f"{index:0{-(-len(str(index)) // 3) * 3}}"
-    groups = [digits[n:n + 3] for n in range(0, len(digits), 3)]
-    path = "/".join(["x" + group for group in groups[:-1]] + groups[-1:])
+    path = "/".join([f"x{digits[n:n + 3]}" for n in range(0, len(digits) - 3, 3)] + [digits[-3:]])
     return f"tlog/tile/{kind}/{path}" + ("" if width == 256 else f".p/{width}")
 
 
-def check_tile(read, kind, index, width, expected):
-    path, full = tile_path(kind, index, width), tile_path(kind, index, 256)
-    data = read(path)
+def check_tile(read, kind, index, width, expected, may_be_gone=False):
+    data = read(tile_path(kind, index, width))
     if data is None:  # A partial tile may go when the full one is there, and is its beginning.
-        data = (read(full) or b"")[:len(expected)]
-    need(data == expected, f"{path}: it is missing, or not what the log makes it")
+        data = (read(tile_path(kind, index, 256)) or b"")[:len(expected)]
+    need(data == expected or may_be_gone and not data, f"{tile_path(kind, index, width)}: it is missing, or not what the log makes it")
 
 
-def check_tiles(read, entries, leaves):
+def check_tiles(read, entries, leaves, bundles_from):
     """The tiles of a log with these entries, byte for byte."""
     level, hashes = 0, leaves
     while hashes:
@@ -184,13 +195,12 @@ def check_tiles(read, entries, leaves):
             check_tile(read, level, first // 256, len(tile), b"".join(tile))
             if level == 0:
                 bundle = b"".join(struct.pack(">H", len(entry)) + entry for entry in entries[first:first + 256])
-                check_tile(read, "entries", first // 256, len(tile), bundle)
-        full = len(hashes) // 256
-        level, hashes = level + 1, [root(hashes[n * 256:n * 256 + 256]) for n in range(full)]
+                check_tile(read, "entries", first // 256, len(tile), bundle, first < bundles_from)
+        level, hashes = level + 1, [root(hashes[n * 256:n * 256 + 256]) for n in range(len(hashes) // 256)]
 
 
 def check_blobs(read, entries):
-    named = {digest: seq for seq, entry in reversed(list(enumerate(entries))) for digest in json.loads(entry).get("blobs", {}).values()}
+    named = {digest: seq for seq, entry in reversed(list(enumerate(entries))) for digest in entry.get("blobs", {}).values()}
     for digest, seq in named.items():
         algorithm, value = digest.split(":")
         path = f"blobs/sha256/{value[:2]}/{value}"
@@ -205,16 +215,20 @@ def verify(read, files, vkey, earlier=None):
         need(data is not None, f"{path}: it is missing")
         return data
 
-    size, signed_root = read_checkpoint(must_read("tlog/checkpoint"), vkey)
-    entries, leaves = read_log(must_read, files)
+    checkpoint = must_read("tlog/checkpoint")
+    entries, leaves, epochs = read_log(must_read, files)
+    parsed = [json.loads(entry) for entry in entries]
+    name, known = known_keys(vkey, parsed)
+    size, signed_root = read_checkpoint(checkpoint, name, known, epochs[-1:])
     need(len(entries) >= size, f"the checkpoint is of {size} entries, the log has {len(entries)}")
     need(root(leaves[:size]) == signed_root, f"the log's root over {size} entries is not the signed one")
     if earlier is not None:
-        old_size, old_root = read_checkpoint(earlier, vkey)
+        old_size, old_root = read_checkpoint(earlier, name, known, epochs)
         need(old_size <= len(entries), f"the earlier checkpoint is of {old_size} entries, the log has {len(entries)}")
         need(root(leaves[:old_size]) == old_root, "the log was rewritten since the earlier checkpoint")
-    check_tiles(read, entries[:size], leaves[:size])
-    return size, entries, leaves, check_blobs(must_read, entries)
+    pruned = [entry["body"]["bundles_from"] for entry in parsed if entry["kind"] == "retention"]
+    check_tiles(read, entries[:size], leaves[:size], max(pruned, default=0))
+    return size, entries, leaves, check_blobs(must_read, parsed)
 
 
 def main():
@@ -230,8 +244,7 @@ def main():
         size, entries, leaves, blobs = verify(read, files, given.key, given.earlier.read_bytes() if given.earlier else None)
         if given.prove is not None:
             need(0 <= given.prove < size, f"entry {given.prove} is not below the checkpoint's size {size}")
-            path = inclusion(leaves[:size], given.prove)
-            proven = root_of_inclusion(leaf(entries[given.prove]), given.prove, size, path)
+            proven = root_of_inclusion(leaf(entries[given.prove]), given.prove, size, inclusion(leaves[:size], given.prove))
             need(proven == root(leaves[:size]), "the inclusion proof does not hold")
             print(entries[given.prove].decode())
     except (Bad, InvalidSignature, ValueError, KeyError, IndexError) as error:

@@ -43,7 +43,7 @@ pub struct By {
     /// "daemon", "user" or "git".
     pub kind: String,
     pub id: String,
-    /// How that was established: "self", "peercred", "unverified".
+    /// How that was established: "self", "peercred", "unverified", or "process": whose process wrote the entry without a daemon.
     pub auth: String,
 }
 
@@ -108,10 +108,12 @@ pub enum Body {
     Guard(Guard),
     Clock(ClockTick),
     ObservationRoot(ObservationRoot),
+    LogKey(LogKey),
+    Retention(Retention),
 }
 
 impl Body {
-    pub const KINDS: [&'static str; 19] = [
+    pub const KINDS: [&'static str; 21] = [
         "term",
         "source",
         "spec",
@@ -131,6 +133,8 @@ impl Body {
         "guard",
         "clock",
         "observation-root",
+        "log-key",
+        "retention",
     ];
     pub fn kind(&self) -> &'static str {
         let at = match self {
@@ -153,6 +157,8 @@ impl Body {
             Body::Guard(_) => 16,
             Body::Clock(_) => 17,
             Body::ObservationRoot(_) => 18,
+            Body::LogKey(_) => 19,
+            Body::Retention(_) => 20,
         };
         Self::KINDS[at]
     }
@@ -536,6 +542,21 @@ pub enum CommandVerb {
     CloseIncident {
         deploy: String,
     },
+    /// The log gets a new key: the `log-key` entry that follows is signed by both.
+    RotateLogKey,
+    /// The log goes on under another name after entries were lost: `Term` entries that follow carry the new epoch.
+    NewEpoch {
+        epoch: u64,
+        /// So many entries were acknowledged before, as far as is known.
+        acknowledged: u64,
+        found: String,
+    },
+    /// Published bundles of entries that somebody has exported may go: the `retention` entry that follows says which.
+    PruneBundles,
+    /// An e-mail address, of which the ledger has this salted hash only, cannot be told from it any more.
+    ForgetAddress {
+        hash: String,
+    },
 }
 
 impl CommandVerb {
@@ -558,6 +579,10 @@ impl CommandVerb {
             CommandVerb::AllowHeals => "allow-heals",
             CommandVerb::OpenIncident { .. } => "open-incident",
             CommandVerb::CloseIncident { .. } => "close-incident",
+            CommandVerb::RotateLogKey => "rotate-log-key",
+            CommandVerb::NewEpoch { .. } => "new-epoch",
+            CommandVerb::PruneBundles => "prune-bundles",
+            CommandVerb::ForgetAddress { .. } => "forget-address",
         }
     }
 }
@@ -676,6 +701,22 @@ pub struct Observation {
     /// Wall time of the first and the last of them.
     pub first: String,
     pub last: String,
+}
+
+/// From here on another key signs the log's checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogKey {
+    /// A signed note that names the old key and the new one, and is signed by both.
+    pub note: String,
+}
+
+/// What is kept of the published log, from here on. The log itself, all hashes and all proofs stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Bundles are published from this entry on: a multiple of 256.
+    pub bundles_from: Seq,
+    /// SHA-256 of the export that has every entry below, each with its proof.
+    pub export: Digest,
 }
 
 fn is_zero(number: &u32) -> bool {

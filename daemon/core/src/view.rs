@@ -31,6 +31,9 @@ pub struct StatusView {
     pub untrusted: Option<UntrustedView>,
     pub targets: Vec<TargetView>,
     pub workloads: Vec<WorkloadView>,
+    /// What is wrong with the ledger while the daemon goes on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ledger_alarms: Vec<String>,
     /// What a person can do about what is not one workload's.
     #[serde(default)]
     pub exits: Vec<String>,
@@ -274,6 +277,7 @@ pub fn of_state(state: &State) -> StatusView {
             .iter()
             .map(|(id, workload)| workload_view(state, id, workload))
             .collect(),
+        ledger_alarms: Vec::new(),
         exits: exits::of_all(state),
     }
 }

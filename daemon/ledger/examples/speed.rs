@@ -138,7 +138,7 @@ fn prove(reader: &Reader, entries: u64) -> Result<(), Box<dyn Error>> {
     });
     println!("  {:.0} bytes an entry", size as f64 / count as f64);
     let key = SignerKey::new("ledger.example/speed", KeyKind::Log, [1; 32])?;
-    let mut publication = Publication::new(reader.clone(), &key, 1, &[])?;
+    let mut publication = Publication::new(reader.clone(), &key, 1, Vec::new())?;
     timed("tiles and checkpoint of everything", entries, || {
         publication.advance().map(drop)
     })?;

@@ -5,7 +5,9 @@
 
 use crate::claim::{self, Claim, Source};
 use crate::disk::{self, Disk};
-use crate::head::{self, HEAD_FILE, Head};
+use crate::epoch;
+use crate::frame::{HEADER_BYTES, Header};
+use crate::head::{self, HEAD_FILE, Head, Slot};
 use crate::log::{LOG_DIR, LogError, SPARSE, Segment, path_of};
 use crate::mark;
 use crate::merkle::{Frontier, Hash, empty_root};
@@ -14,7 +16,7 @@ use crate::snapshot::{self, Found, Snapshot};
 use crate::tlog::checkpoint::SignedCheckpoint;
 use crate::tlog::publish;
 use crate::tlog::tile::{self, Tiles};
-use crate::walk::{Place, Step, Stop, has_commit_beyond, walk_segment};
+use crate::walk::{Place, Step, Stop, file_of, has_commit_beyond, walk_segment};
 use std::io;
 
 /// Damage to something that was acknowledged. Writing is refused; reading works below it.
@@ -42,6 +44,8 @@ pub struct Booted {
     pub marked_size: u64,
     /// Segments that ended without a whole mark, and the tree there.
     pub unmarked: Vec<(u64, Frontier)>,
+    /// The epoch before and the entries that it left, when nothing but the log says yet that another has begun.
+    pub begun_after: Option<(u64, u64)>,
 }
 
 fn reading(path: &str) -> impl FnOnce(io::Error) -> LogError {
@@ -55,13 +59,20 @@ pub fn boot<D: Disk>(disk: &D, options: &Options, read_only: bool) -> Result<Boo
     // The other slot says less, and of the same run.
     let mut claims = claim::of_heads(&slots);
     claims.retain(|claim| claim.size == head.size);
-    let (snapshots, mut ignored) = read_snapshots(disk)?;
+    let (mut snapshots, mut ignored) = read_snapshots(disk)?;
+    let files = log_files(disk)?;
+    let begun_after = begun_after(disk, &slots, &head, &files)?;
+    if let Some((_, kept)) = begun_after {
+        claims.clear();
+        snapshots.retain(|snapshot| snapshot.size <= kept);
+    }
     claims.extend(
         snapshots
             .iter()
             .map(|snapshot| Claim::new(Source::Snapshot, snapshot::SNAPSHOT_DIR, snapshot.size, snapshot.root)),
     );
     match publish::read_checkpoint(disk, &options.log_keys).map_err(reading(&publish::checkpoint_file()))? {
+        _ if begun_after.is_some() => {}
         Some(Ok(SignedCheckpoint { checkpoint, .. })) => {
             let file = publish::checkpoint_file();
             claims.push(Claim::new(Source::Checkpoint, &file, checkpoint.size, checkpoint.root));
@@ -71,14 +82,13 @@ pub fn boot<D: Disk>(disk: &D, options: &Options, read_only: bool) -> Result<Boo
     }
     let witnessed = claims.iter().map(|claim| claim.size).max().unwrap_or(0);
 
-    let files = log_files(disk)?;
     let mut scan = Scan {
         frontier: Frontier::default(),
         claims,
         epoch: 1,
         segments: Vec::new(),
         unsure: Vec::new(),
-        synced_size: head.size,
+        synced_size: begun_after.map_or(head.size, |(_, kept)| kept),
         tiles: Tiles::new(disk.clone(), tile::published_size(disk)),
         stop: None,
         marked_size: 0,
@@ -152,6 +162,15 @@ pub fn boot<D: Disk>(disk: &D, options: &Options, read_only: bool) -> Result<Boo
             acknowledged: claim.size,
         });
     }
+    if loss.is_none() && epoch::is_half_begun(disk, epoch).map_err(reading(epoch::LOST_DIR))? {
+        loss = Some(Loss {
+            first_damaged_seq: size,
+            file: LOG_DIR.into(),
+            offset: 0,
+            what: format!("epoch {} was begun and is not complete: give the command again", epoch + 1),
+            acknowledged: size,
+        });
+    }
     segments.retain(|segment| segment.entries > 0);
     if loss.is_none() && !read_only {
         settle_tail(disk, cut, &unsure)?;
@@ -176,7 +195,23 @@ pub fn boot<D: Disk>(disk: &D, options: &Options, read_only: bool) -> Result<Boo
         ignored,
         marked_size,
         unmarked,
+        begun_after,
     })
+}
+
+/// Whether the log is of a later epoch than its head: then whatever else was written beside it is of the epoch before.
+fn begun_after<D: Disk>(disk: &D, slots: &[Slot; 2], head: &Head, files: &[String]) -> Result<Option<(u64, u64)>, LogError> {
+    let Some(last) = files
+        .last()
+        .filter(|_| slots.iter().any(|slot| matches!(slot, Slot::Valid(_))))
+    else {
+        return Ok(None);
+    };
+    let path = path_of(last);
+    let header = Header::parse(&disk.read_at(&path, 0, HEADER_BYTES).map_err(reading(&path))?);
+    Ok(header
+        .filter(|header| header.epoch > head.epoch && *last == file_of(header.first))
+        .map(|header| (head.epoch, header.first)))
 }
 
 /// Bytes that a process wrote and perhaps could not sync: everything committed above the head.

@@ -44,10 +44,16 @@ impl Claim {
     }
 }
 
+/// A slot of an epoch before says nothing of what came after it.
 pub fn of_heads(slots: &[Slot; 2]) -> Vec<Claim> {
+    let epoch = |slot: &Slot| match slot {
+        Slot::Valid(head) => head.epoch,
+        Slot::Empty | Slot::Damaged => 0,
+    };
+    let newest = epoch(&slots[0]).max(epoch(&slots[1]));
     let valid = slots.iter().filter_map(|slot| match slot {
-        Slot::Valid(head) => Some(Claim::new(Source::Head, HEAD_FILE, head.size, head.root)),
-        Slot::Empty | Slot::Damaged => None,
+        Slot::Valid(head) if head.epoch == newest => Some(Claim::new(Source::Head, HEAD_FILE, head.size, head.root)),
+        Slot::Valid(_) | Slot::Empty | Slot::Damaged => None,
     });
     valid.collect()
 }

@@ -222,7 +222,14 @@ impl Disk for RealDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.forget(from);
         self.forget(to);
-        std::fs::rename(self.path(from), self.path(to))
+        let (from, to) = (self.path(from), self.path(to));
+        match std::fs::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && from.exists() => {
+                make_dir(to.parent().unwrap_or(self.root()))?;
+                std::fs::rename(from, to)
+            }
+            renamed => renamed,
+        }
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {

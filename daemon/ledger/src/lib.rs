@@ -7,6 +7,7 @@ pub mod blobs;
 mod boot;
 mod claim;
 pub mod disk;
+pub mod epoch;
 pub mod frame;
 pub mod head;
 pub mod index;

@@ -142,6 +142,16 @@ impl<D: Disk> Log<D> {
         self.epoch
     }
 
+    pub fn frontier(&self) -> &Frontier {
+        &self.frontier
+    }
+
+    /// File and committed bytes of the last segment that has any.
+    pub fn last_segment(&self) -> Option<(String, u64)> {
+        let published = read_lock(&self.shared);
+        published.segments.last().map(|last| (last.file.clone(), last.bytes))
+    }
+
     pub fn shared(&self) -> Shared {
         self.shared.clone()
     }

@@ -76,6 +76,31 @@ fn parse(bytes: &[u8]) -> Option<Mark> {
     (offset_bytes.len() == offsets * 8).then_some(mark)
 }
 
+/// Removes marks of more than `size` entries.
+pub fn remove_beyond<D: Disk>(disk: &D, size: u64) -> io::Result<()> {
+    for name in names(disk)? {
+        let path = format!("{MARK_DIR}/{name}");
+        if disk
+            .read(&path)?
+            .and_then(|bytes| parse(&bytes))
+            .is_none_or(|mark| mark.frontier.size() > size)
+        {
+            disk.remove(&path)?;
+            disk.sync_dir(MARK_DIR)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the mark of a segment, so that the next boot reads all of it.
+pub fn remove<D: Disk>(disk: &D, first: u64) -> io::Result<()> {
+    let path = file_of(first);
+    match disk.len(&path)? {
+        Some(_) => disk.remove(&path).and_then(|()| disk.sync_dir(MARK_DIR)),
+        None => Ok(()),
+    }
+}
+
 /// The segment that begins at `first`, as far as its mark vouches for it. None when there is no mark, or the log does not bear
 /// it out.
 pub fn take_up<D: Disk>(disk: &D, file: &str, first: u64) -> io::Result<Option<(Mark, Segment, u64)>> {

@@ -3,13 +3,15 @@
 use crate::blobs;
 use crate::disk::{Disk, RealDisk};
 use crate::log::{LogError, Shared, read_lock, read_range, write_lock};
+use crate::mark;
 use crate::merkle::{self, Frontier, Hash, Subtrees, leaf_hash};
 use crate::options::{Options, Room};
 use crate::store::LedgerError;
 use crate::tlog::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::tlog::proof::TlogProof;
 use crate::tlog::tile::{self, Tiles};
-use crate::verify::{Trust, VerifyReport, verify_on};
+use crate::verify::{Trust, VerifyReport, verify_paced};
+use crate::walk::first_of;
 use holdfast_core::entry::Entry;
 use holdfast_core::ids::Digest;
 
@@ -95,11 +97,18 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Reads everything, beside a writer at work, and stops the writing when something acknowledged turns out to be damaged:
-    /// what a boot does not read again.
-    pub fn scrub(&self, trust: &Trust) -> Result<VerifyReport, LedgerError> {
-        let report = verify_on(&self.disk, &self.options, trust, true)?;
+    /// what a boot does not read again. Nothing is repaired; the next boot reads what was damaged. `pace` hears of the bytes
+    /// read, and may take its time.
+    pub fn scrub(&self, trust: &Trust, pace: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
+        let report = verify_paced(&self.disk, &self.options, trust, true, pace)?;
         if let Some(loss) = report.loss() {
             tracing::error!(seq = loss.first_damaged_seq, what = loss.what, "LEDGER_LOSS");
+            if let Some(first) = first_of(&loss.file) {
+                mark::remove(&self.disk, first).map_err(|source| LogError::Write {
+                    path: mark::MARK_DIR.into(),
+                    source,
+                })?;
+            }
             write_lock(&self.shared).loss.get_or_insert(loss);
         }
         Ok(report)

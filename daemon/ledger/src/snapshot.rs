@@ -55,6 +55,11 @@ pub fn names<D: Disk>(disk: &D) -> io::Result<Vec<String>> {
         .collect())
 }
 
+/// The size that a snapshot's file name says.
+pub fn size_in(name: &str) -> Option<u64> {
+    name.strip_suffix(".snap")?.parse().ok()
+}
+
 /// What is in a snapshot file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {

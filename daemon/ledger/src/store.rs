@@ -3,6 +3,7 @@
 use crate::blobs::{self, BlobError, Durable};
 use crate::boot::{self, Loss};
 use crate::disk::{Disk, RealDisk, is_full};
+use crate::epoch;
 use crate::log::{self, Log, LogError, remove_asides};
 use crate::mark;
 use crate::merkle::Hash;
@@ -124,13 +125,34 @@ pub struct BootReport {
     pub ignored: Vec<String>,
 }
 
+/// Held by whoever writes to the directory.
+pub(crate) fn lock(dir: &Path) -> Result<File, LedgerError> {
+    let at = |source| LedgerError::Open {
+        dir: dir.to_owned(),
+        source,
+    };
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join(LOCK_FILE))
+        .map_err(at)?;
+    match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Locked(dir.to_owned())),
+        Err(error) => Err(at(error.into())),
+    }
+}
+
 pub struct Ledger<D = RealDisk> {
-    log: Log<D>,
+    pub(crate) log: Log<D>,
     options: Options,
     durable: Durable,
     /// Sizes at which batches ended, with their roots.
     recent: VecDeque<Committed>,
     newest_snapshot: Option<Snapshot>,
+    /// The epoch before and the entries that it left, when this one was only just begun.
+    begun_after: Option<(u64, u64)>,
     /// Held for as long as the ledger is open.
     _lock: Option<File>,
 }
@@ -143,17 +165,7 @@ impl Ledger<RealDisk> {
             source,
         };
         let disk = RealDisk::create(dir).map_err(at)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join(LOCK_FILE))
-            .map_err(at)?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LedgerError::Locked(dir.to_owned())),
-            Err(error) => return Err(at(error.into())),
-        }
+        let lock = lock(dir)?;
         let (mut ledger, report) = Ledger::open_on(disk, options)?;
         ledger._lock = Some(lock);
         Ok((ledger, report))
@@ -175,6 +187,9 @@ impl<D: Disk> Ledger<D> {
     pub fn open_on(disk: D, options: Options) -> Result<(Self, BootReport), LedgerError> {
         let (mut ledger, report) = Self::open_as(disk, options, false)?;
         if report.loss.is_none() {
+            if let Some((before, kept)) = ledger.begun_after.take() {
+                epoch::put_away(&ledger.log.disk, before, kept)?;
+            }
             for dir in [snapshot::SNAPSHOT_DIR, mark::MARK_DIR, log::LOG_DIR] {
                 remove_asides(&ledger.log.disk, dir).map_err(|source| LogError::Write {
                     path: dir.into(),
@@ -201,6 +216,7 @@ impl<D: Disk> Ledger<D> {
         let mut booted = boot::boot(&disk, &options, read_only)?;
         let (size, root) = (booted.frontier.size(), booted.frontier.root());
         let newest_snapshot = booted.snapshot.take();
+        let begun_after = booted.begun_after.take();
         let report = BootReport {
             size,
             root,
@@ -220,6 +236,7 @@ impl<D: Disk> Ledger<D> {
                 durable: Durable::default(),
                 recent,
                 newest_snapshot,
+                begun_after,
                 _lock: None,
             },
             report,

@@ -2,6 +2,7 @@
 //! and the published checkpoint. It cuts nothing, and names the first damaged entry and what is still provable. It reads in pieces.
 
 mod published;
+mod signed;
 
 pub use published::verify_published;
 
@@ -15,16 +16,16 @@ use crate::merkle::{Frontier, Hash, empty_root};
 use crate::options::Options;
 use crate::snapshot::{self, Found};
 use crate::store::{LOCK_FILE, LedgerError};
-use crate::tlog::checkpoint::{Checkpoint, CheckpointError};
-use crate::tlog::note::{KeyKind, Note, NoteError, VerifierKey};
+use crate::tlog::note::{Note, VerifierKey};
 use crate::tlog::publish::checkpoint_file;
-use crate::tlog::rotation::{self, Rotation};
-use crate::tlog::tile::{self, Builder, Tile};
+use crate::tlog::rotation;
+use crate::tlog::tile::{self, Builder, Kind, Tile};
 use crate::tlog::witness::Policy;
 use crate::walk::{Place, Step, Stop, has_commit_beyond, walk_segment};
-use holdfast_core::entry::Entry;
+use holdfast_core::entry::{Body, Entry};
 use holdfast_core::ids::{Digest, hex};
 use serde::Serialize;
+use signed::{Keys, judge_checkpoint, judge_earlier, read_checkpoint, read_earlier};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -153,6 +154,17 @@ fn is_live(dir: &Path) -> bool {
 }
 
 pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool) -> Result<VerifyReport, LedgerError> {
+    verify_paced(disk, options, trust, live, &mut |_| {})
+}
+
+/// `pace` hears of the bytes read, and may take its time.
+pub(crate) fn verify_paced<D: Disk>(
+    disk: &D,
+    options: &Options,
+    trust: &Trust,
+    live: bool,
+    pace: &mut dyn FnMut(u64),
+) -> Result<VerifyReport, LedgerError> {
     let mut report = VerifyReport {
         epoch: 1,
         live,
@@ -161,29 +173,31 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
     // What makes claims is read before the log: a writer at work can only be ahead of it.
     let mut claims = read_claims(disk, &mut report)?;
     let published = read_checkpoint(disk, &mut claims, &mut report)?;
-    read_from(trust, &mut claims, &mut report);
+    read_earlier(trust, &mut claims, &mut report);
     claim::settle(&mut claims, 0, empty_root());
     report.acknowledged = claims.iter().map(|claim| claim.size).max().unwrap_or(0);
-    let mut entries = Entries::new(trust);
-    let mut tiles = TileCheck {
-        disk: disk.clone(),
-        size: published.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
-        builder: Builder::default(),
-        good: 0,
-        findings: Vec::new(),
+    let mut checks = Checks {
+        entries: Entries::new(trust),
+        tiles: TileCheck {
+            disk: disk.clone(),
+            size: published.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
+            builder: Builder::default(),
+            good: 0,
+            findings: Vec::new(),
+        },
+        pace,
     };
     let mut frontier = Frontier::default();
     let files = boot::log_files(disk)?;
     let mut stopped = false;
     for (index, file) in files.iter().enumerate() {
         let path = path_of(file);
-        let stop =
-            verify_segment(disk, &path, &mut frontier, &mut claims, &mut entries, &mut tiles, &mut report).map_err(|source| {
-                LogError::Read {
-                    path: path.clone(),
-                    source,
-                }
-            })?;
+        let stop = verify_segment(disk, &path, &mut frontier, &mut claims, &mut checks, &mut report).map_err(|source| {
+            LogError::Read {
+                path: path.clone(),
+                source,
+            }
+        })?;
         if let Some((committed_bytes, stop)) = stop {
             let later_segments = files.len() - index - 1;
             report_stop(
@@ -199,6 +213,7 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
             break;
         }
     }
+    let Checks { entries, tiles, pace } = checks;
     report.entries = frontier.size();
     report.root = hex(&frontier.root());
     if !stopped && report.acknowledged > report.entries {
@@ -211,8 +226,13 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
     if let Some((checkpoint, note)) = published {
         judge_checkpoint(checkpoint, &checkpoint_file(), &note, trust, &entries.keys, &mut report);
     }
+    judge_earlier(trust, &entries.keys, &mut report);
     report.tiles = tiles.good;
+    let is_pruned = |tile: &Tile| tile.kind == Kind::Entries && tile.entries().end <= entries.bundles_from;
     for (code, tile, message) in tiles.findings {
+        if code == "tile-missing" && is_pruned(&tile) {
+            continue;
+        }
         report.find(code, None, &tile.file(), None, message);
     }
     for finding in entries
@@ -223,7 +243,7 @@ pub fn verify_on<D: Disk>(disk: &D, options: &Options, trust: &Trust, live: bool
         report.find(finding.code, finding.seq, &finding.file, finding.offset, finding.message);
     }
     judge_claims(&claims, &mut report);
-    verify_blobs(disk, options, &entries.named, frontier.size(), &mut report);
+    verify_blobs(disk, options, &entries.named, frontier.size(), pace, &mut report);
     report.findings.sort_by_key(|finding| finding.seq.unwrap_or(u64::MAX));
     report.ok = report.findings.is_empty();
     Ok(report)
@@ -263,106 +283,6 @@ fn read_claims<D: Disk>(disk: &D, report: &mut VerifyReport) -> Result<Vec<Claim
         }
     }
     Ok(claims)
-}
-
-fn read_checkpoint<D: Disk>(
-    disk: &D,
-    claims: &mut Vec<Claim>,
-    report: &mut VerifyReport,
-) -> Result<Option<(Checkpoint, Note)>, LedgerError> {
-    let file = checkpoint_file();
-    let bytes = disk.read(&file).map_err(|source| LogError::Read {
-        path: file.clone(),
-        source,
-    })?;
-    let parsed = bytes.and_then(|bytes| parse_checkpoint(bytes, &file, report));
-    if let Some((checkpoint, _)) = &parsed {
-        claims.push(Claim::new(Source::Checkpoint, &file, checkpoint.size, checkpoint.root));
-    }
-    Ok(parsed)
-}
-
-fn parse_checkpoint(bytes: Vec<u8>, file: &str, report: &mut VerifyReport) -> Option<(Checkpoint, Note)> {
-    let parsed = Note::parse(&bytes)
-        .map_err(CheckpointError::from)
-        .and_then(|note| Ok((Checkpoint::parse(&note.text)?, note)));
-    match parsed {
-        Ok(parsed) => Some(parsed),
-        Err(error) => {
-            report.find("checkpoint-damaged", None, file, None, said(&error));
-            None
-        }
-    }
-}
-
-/// An error with what caused it.
-fn said(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", said(source)),
-        None => error.to_string(),
-    }
-}
-
-fn read_from(trust: &Trust, claims: &mut Vec<Claim>, report: &mut VerifyReport) {
-    let Some(note) = &trust.from else { return };
-    match Checkpoint::parse(&note.text) {
-        Ok(checkpoint) => claims.push(Claim::new(Source::Given, FROM, checkpoint.size, checkpoint.root)),
-        Err(error) => report.find("checkpoint-damaged", None, FROM, None, said(&error)),
-    }
-    let mut signed = trust.keys.iter().map(|key| note.verify(key));
-    if !trust.keys.is_empty() && !signed.any(|signed| signed.is_ok()) {
-        report.find(
-            "checkpoint-unsigned",
-            None,
-            FROM,
-            None,
-            "no key given signed the earlier checkpoint",
-        );
-    }
-}
-
-/// How findings name the earlier checkpoint.
-const FROM: &str = "(the earlier checkpoint)";
-
-/// A key, and the number of the entry that replaced it.
-type Keys = Vec<(VerifierKey, Option<u64>)>;
-
-fn judge_checkpoint(checkpoint: Checkpoint, file: &str, note: &Note, trust: &Trust, keys: &Keys, report: &mut VerifyReport) {
-    let mut said_by = CheckpointReport {
-        origin: checkpoint.origin,
-        size: checkpoint.size,
-        signed_by: None,
-        cosigned: Vec::new(),
-    };
-    for (key, replaced) in keys
-        .iter()
-        .filter(|(key, _)| key.kind() == KeyKind::Log && key.name() == said_by.origin)
-    {
-        match note.verify(key) {
-            Ok(_) if replaced.is_some_and(|seq| said_by.size > seq) => report.find(
-                "checkpoint-unsigned",
-                None,
-                file,
-                None,
-                format!(
-                    "it is signed by {key}, which entry {} had replaced",
-                    replaced.unwrap_or_default()
-                ),
-            ),
-            Ok(_) => said_by.signed_by = Some(key.to_string()),
-            Err(NoteError::NotSigned) => {}
-            Err(error) => report.find("checkpoint-damaged", None, file, None, said(&error)),
-        }
-    }
-    if !trust.keys.is_empty() && said_by.signed_by.is_none() {
-        let message = format!("it is of {:?}, and signed by none of the keys given", said_by.origin);
-        report.find("checkpoint-unsigned", None, file, None, message);
-    }
-    match trust.witnesses.check(note).and_then(|()| trust.witnesses.cosigned(note)) {
-        Ok(cosigned) => said_by.cosigned = cosigned,
-        Err(error) => report.find("checkpoint-unwitnessed", None, file, None, said(&error)),
-    }
-    report.checkpoint = Some(said_by);
 }
 
 /// Compares the published tiles with those that the log makes.
@@ -407,9 +327,19 @@ impl<D: Disk> TileCheck<D> {
     }
 }
 
+/// What is done with each entry of the log.
+struct Checks<'a, D> {
+    entries: Entries,
+    tiles: TileCheck<D>,
+    pace: &'a mut dyn FnMut(u64),
+}
+
 struct Entries {
-    /// Those given, and those that the log replaced them by.
     keys: Keys,
+    /// The newest that an entry names.
+    epoch: u64,
+    /// Bundles below need not be there.
+    bundles_from: u64,
     last_t: u64,
     /// Blob to the first entry that names it.
     named: BTreeMap<Digest, u64>,
@@ -420,7 +350,9 @@ struct Entries {
 impl Entries {
     fn new(trust: &Trust) -> Self {
         Self {
-            keys: trust.keys.iter().map(|key| (key.clone(), None)).collect(),
+            keys: Keys::new(&trust.keys),
+            epoch: 1,
+            bundles_from: 0,
             last_t: 0,
             named: BTreeMap::new(),
             findings: Vec::new(),
@@ -433,8 +365,7 @@ fn verify_segment<D: Disk>(
     path: &str,
     frontier: &mut Frontier,
     claims: &mut [Claim],
-    entries: &mut Entries,
-    tiles: &mut TileCheck<D>,
+    checks: &mut Checks<'_, D>,
     report: &mut VerifyReport,
 ) -> io::Result<Option<(u64, Stop)>> {
     let sizes = claim::sizes(claims);
@@ -450,8 +381,9 @@ fn verify_segment<D: Disk>(
             payload,
             leaf,
         } => {
-            tiles.entry(payload, leaf);
-            verify_entry(payload, seq, path, offset, entries);
+            checks.tiles.entry(payload, leaf);
+            verify_entry(payload, seq, path, offset, &mut checks.entries);
+            (checks.pace)(payload.len() as u64);
         }
         Step::Claimed { frontier } => pending.push((frontier.size(), frontier.root())),
         Step::Commit { .. } => {}
@@ -495,23 +427,18 @@ fn verify_entry(payload: &[u8], seq: u64, path: &str, offset: u64, entries: &mut
         );
     }
     entries.last_t = entries.last_t.max(entry.t);
-    if let Some(note) = rotation::note_of(&entry) {
-        match Rotation::open(&note) {
-            Ok(Rotation { old, new }) => {
-                let known = entries
-                    .keys
-                    .iter_mut()
-                    .find(|(key, replaced)| *key == old && replaced.is_none());
-                if let Some((_, replaced)) = known {
-                    *replaced = Some(seq);
-                    entries.keys.push((new, None));
-                }
-            }
-            Err(error) => find(
-                "entry-form",
-                format!("entry {seq}: its change of keys does not hold: {error}"),
-            ),
-        }
+    if let Some(note) = rotation::note_of(&entry)
+        && let Err(error) = entries.keys.change(seq, note)
+    {
+        find(
+            "entry-form",
+            format!("entry {seq}: its change of keys does not hold: {error}"),
+        );
+    }
+    match &entry.body {
+        Body::Term(term) => entries.epoch = entries.epoch.max(term.epoch),
+        Body::Retention(retention) => entries.bundles_from = entries.bundles_from.max(retention.bundles_from),
+        _ => {}
     }
     for digest in entry.blobs.into_values() {
         entries.named.entry(digest).or_insert(seq);
@@ -603,11 +530,21 @@ fn judge_claims(claims: &[Claim], report: &mut VerifyReport) {
     }
 }
 
-fn verify_blobs<D: Disk>(disk: &D, options: &Options, named: &BTreeMap<Digest, u64>, size: u64, report: &mut VerifyReport) {
+fn verify_blobs<D: Disk>(
+    disk: &D,
+    options: &Options,
+    named: &BTreeMap<Digest, u64>,
+    size: u64,
+    pace: &mut dyn FnMut(u64),
+    report: &mut VerifyReport,
+) {
     for (digest, seq) in named.iter().filter(|(_, seq)| **seq < size) {
         // A cap set lower later does not make older blobs wrong.
         match blobs::get(disk, digest, options.blob_max_bytes.max(1 << 30)) {
-            Ok(_) => report.blobs += 1,
+            Ok(bytes) => {
+                report.blobs += 1;
+                pace(bytes.len() as u64);
+            }
             Err(error) => {
                 let code = if matches!(error, BlobError::Missing(_)) {
                     "blob-missing"

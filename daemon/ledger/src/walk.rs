@@ -46,6 +46,12 @@ pub fn file_of(first: u64) -> String {
     format!("{first:020}.log")
 }
 
+/// The first entry of the segment at `path`.
+pub fn first_of(path: &str) -> Option<u64> {
+    let name = path.rsplit('/').next()?.strip_suffix(".log")?;
+    name.parse().ok()
+}
+
 /// A place in a segment to walk from: its beginning, or after a commit.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {

@@ -33,7 +33,7 @@ fn assert_whole(copy: &SimDisk, size: u64) {
 fn a_backup_copies_what_is_new() {
     let (disk, copy) = (SimDisk::new(), SimDisk::new());
     let (mut ledger, _) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
-    let mut publication = Publication::new(ledger.reader(), &key(), 1, &[]).unwrap();
+    let mut publication = Publication::new(ledger.reader(), &key(), 1, Vec::new()).unwrap();
     let mut copied = 0;
     for round in 0u8..14 {
         fill(&mut ledger, &[3, 1, 27]);
@@ -66,7 +66,7 @@ fn a_backup_copies_what_is_new() {
 fn an_interrupted_backup_is_taken_up_again() {
     let disk = SimDisk::new();
     let (mut ledger, _) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
-    let mut publication = Publication::new(ledger.reader(), &key(), 1, &[]).unwrap();
+    let mut publication = Publication::new(ledger.reader(), &key(), 1, Vec::new()).unwrap();
     let mut interrupted = 0;
     for seed in 0..150 {
         let mut random = Random(seed);
@@ -140,7 +140,10 @@ fn a_ledger_at_work_is_backed_up_and_restored() {
     // Another process reads the daemon's directory as it is.
     let (other, _) = Ledger::open_read_only(&at("ledger"), Options::default()).unwrap();
     assert_eq!(backup(&other.reader(), &copy).unwrap().size, 300);
-    Publication::new(reader.clone(), &key(), 1, &[]).unwrap().advance().unwrap();
+    Publication::new(reader.clone(), &key(), 1, Vec::new())
+        .unwrap()
+        .advance()
+        .unwrap();
     backup(&reader, &copy).unwrap();
     writer.close().unwrap();
 

@@ -91,10 +91,23 @@ fn under_a_mark(damaged: &SimDisk, first_damaged: Option<u64>) {
             Err(error) => assert_eq!(error.reason(), "ledger-damaged"),
         }
     }
-    let report = ledger.reader().scrub(&Trust::default()).unwrap();
+    let mut read_bytes = 0;
+    let report = ledger
+        .reader()
+        .scrub(&Trust::default(), &mut |bytes| read_bytes += bytes)
+        .unwrap();
+    assert!(read_bytes > 0);
     assert_eq!(boot.loss.or(report.loss()).map(|loss| loss.first_damaged_seq), first_damaged);
     let refused = ledger.append(&batch(ledger.size(), 1)).unwrap_err();
     assert_eq!(refused.reason(), "ledger-loss");
+    // The next boot reads that segment whole, and finds it by itself.
+    drop(ledger);
+    let disk = damaged.copy();
+    let (ledger, _) = Ledger::open_on(disk.clone(), small_segments()).unwrap();
+    ledger.reader().scrub(&Trust::default(), &mut |_| {}).unwrap();
+    drop(ledger);
+    let (_, boot) = Ledger::open_on(disk, small_segments()).unwrap();
+    assert_eq!(boot.loss.map(|loss| loss.first_damaged_seq), first_damaged);
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn child(dir: &Path) -> ! {
 
 fn publication(ledger: &Ledger) -> Publication<RealDisk> {
     let key = SignerKey::new("ledger.example/prod", KeyKind::Log, [5; 32]).unwrap();
-    Publication::new(ledger.reader(), &key, 1, &[]).unwrap()
+    Publication::new(ledger.reader(), &key, 1, Vec::new()).unwrap()
 }
 
 fn live(dir: &Path, mut ledger: Ledger) {

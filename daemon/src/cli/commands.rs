@@ -168,7 +168,7 @@ pub fn allow_heals(config: &Path, why: &Why, out: &Out) -> Result<ExitCode, CliE
     command(config, None, None, Wish::AllowHeals, why, out)
 }
 
-fn command(
+pub fn command(
     config: &Path,
     workload: Option<&str>,
     target: Option<&str>,

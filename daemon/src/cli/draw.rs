@@ -84,6 +84,8 @@ fn git(view: &StatusView) -> Vec<Line> {
     if let Some(tip) = &view.untrusted {
         lines.push(Line::of(Tone::Bad, &format!("{HEAD}{}", tip.message)));
     }
+    let alarms = view.ledger_alarms.iter();
+    lines.extend(alarms.map(|alarm| Line::of(Tone::Bad, &format!("Ledger  {alarm}")).hang(HEAD.len())));
     let Some(source) = &view.source else { return lines };
     let problems = source.problems.iter();
     lines.extend(problems.map(|problem| Line::of(Tone::Bad, &format!("        {problem}"))));

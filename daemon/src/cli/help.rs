@@ -117,6 +117,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &["holdfast ledger key new log.key --name holdfast.example.com/prod"],
     ),
     ("ledger key show", &["holdfast ledger key show"]),
+    (
+        "ledger key rotate",
+        &["holdfast ledger key rotate log-2027.key --reason 'yearly'"],
+    ),
     ("ledger prove", &["holdfast ledger prove 812 815 --into evidence"]),
     (
         "ledger check",
@@ -133,6 +137,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("ledger tail", &["holdfast ledger tail"]),
     ("ledger backup", &["holdfast ledger backup /mnt/backup/ledger"]),
+    (
+        "ledger new-epoch",
+        &["holdfast ledger new-epoch --from 812 --reason 'the disk of host 7 failed, no backup is newer'"],
+    ),
     (
         "ledger restore",
         &["holdfast ledger restore /mnt/backup/ledger --from checkpoint"],

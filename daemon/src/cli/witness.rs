@@ -29,7 +29,8 @@ pub struct WitnessArgs {
     /// Where it listens; put a TLS proxy before it
     #[arg(long, default_value = "127.0.0.1:7610")]
     listen: SocketAddr,
-    /// Verifier key of a log that it cosigns, as `holdfast ledger key show` prints it
+    /// Verifier key of a log that it cosigns, as `holdfast ledger key show` prints it; a log that changes its key needs the new
+    /// one here
     #[arg(long = "log-key", value_name = "VKEY", required = true)]
     logs: Vec<VerifierKey>,
     #[command(flatten)]

@@ -170,7 +170,6 @@ pub fn schema() -> Value {
             })),
             "ledger": object(&["key_file"], json!({
                 "key_file": text("Secret key of the log, outside of data: `holdfast ledger key new` makes it"),
-                "former_keys": list(json!({ "type": "string" }), "Verifier keys that this log was signed with before"),
                 "witnesses": object(&[], json!({
                     "needed": number("How many have to cosign; fewer is an alert"),
                     "known": list(witness, "Servers of other teams that run `holdfast witness`, or any C2SP tlog-witness"),

@@ -1,13 +1,15 @@
 //! Numbers for Prometheus: counted from the entries as they are appended, the rest read from the engine when asked. No
 //! label is an id.
 
+use super::alarms::Alarm;
 use super::publish::Sizes;
+use super::scrub::Scrubbed;
 use super::source::Looks;
 use holdfast_core::engine::Engine;
 use holdfast_core::entry::{AttemptChange, AttemptOutcome, Body, CommandVerb, Entry};
 use holdfast_core::ids::{Millis, Seq};
 use holdfast_core::state::State;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
@@ -32,6 +34,14 @@ pub(super) struct Metrics {
     calls: BTreeMap<(&'static str, &'static str), u64>,
     open_attempts: BTreeMap<Seq, (Millis, bool)>,
     open_intents: BTreeMap<Seq, &'static str>,
+}
+
+/// What is known of the ledger beside its entries.
+pub(super) struct LedgerFigures<'a> {
+    /// None: it is not published.
+    pub sizes: Option<&'a Sizes>,
+    pub scrubbed: &'a Scrubbed,
+    pub alarms: BTreeSet<Alarm>,
 }
 
 impl Metrics {
@@ -89,7 +99,7 @@ impl Metrics {
     }
 
     /// Prometheus text, version 0.0.4.
-    pub fn text(&self, engine: &Engine, looks: &Looks, sizes: Option<&Sizes>, wall_ms: u64) -> String {
+    pub fn text(&self, engine: &Engine, looks: &Looks, ledger: &LedgerFigures<'_>, wall_ms: u64) -> String {
         let mut page = Page(String::new());
         page.head("build_info", "gauge", "The version that runs");
         page.line("build_info", &[("version", env!("CARGO_PKG_VERSION"))], "1");
@@ -172,7 +182,32 @@ impl Metrics {
         }
         page.head("ledger_entries", "gauge", "Entries of the ledger");
         page.line("ledger_entries", &[], engine.state().size);
-        if let Some(sizes) = sizes {
+        page.head(
+            "ledger_alarm",
+            "gauge",
+            "1 while the ledger needs attention, by what is wrong",
+        );
+        for alarm in Alarm::ALL {
+            let is_open = ledger.alarms.contains(&alarm);
+            page.line("ledger_alarm", &[("kind", alarm.as_str())], u8::from(is_open));
+        }
+        let scrubbed_ms = ledger.scrubbed.wall_ms.load(Ordering::Relaxed);
+        if scrubbed_ms > 0 {
+            page.head("ledger_scrubbed_entries", "gauge", "Entries that the last scrub found whole");
+            page.line(
+                "ledger_scrubbed_entries",
+                &[],
+                ledger.scrubbed.entries.load(Ordering::Relaxed),
+            );
+            page.head(
+                "ledger_scrub_age_seconds",
+                "gauge",
+                "Since the last scrub of the whole ledger ended",
+            );
+            let age_s = wall_ms.saturating_sub(scrubbed_ms) as f64 / 1_000.0;
+            page.line("ledger_scrub_age_seconds", &[], age_s);
+        }
+        if let Some(sizes) = ledger.sizes {
             page.head(
                 "ledger_published_entries",
                 "gauge",
@@ -279,12 +314,23 @@ mod tests {
         }
         let engine = Engine::new(EngineConfig::default(), State::default());
         let looks = Looks::default();
-        let text = metrics.text(&engine, &looks, None, 0);
+        let scrubbed = Scrubbed::default();
+        let mut ledger = LedgerFigures {
+            sizes: None,
+            scrubbed: &scrubbed,
+            alarms: BTreeSet::new(),
+        };
+        let text = metrics.text(&engine, &looks, &ledger, 0);
+        assert!(!text.contains("ledger_scrub"), "{text}");
         assert!(!text.contains("git_last_success"), "{text}");
         looks.good_ms.store(1_000, Ordering::Relaxed);
         let sizes = Sizes::default();
         sizes.published.store(7, Ordering::Relaxed);
-        let text = metrics.text(&engine, &looks, Some(&sizes), 3_500);
+        ledger.sizes = Some(&sizes);
+        ledger.alarms.insert(Alarm::Damage);
+        scrubbed.entries.store(6, Ordering::Relaxed);
+        scrubbed.wall_ms.store(2_000, Ordering::Relaxed);
+        let text = metrics.text(&engine, &looks, &ledger, 3_500);
         for line in [
             "holdfast_deploys_total{outcome=\"succeeded\"} 1",
             "holdfast_deploys_total{outcome=\"bad\"} 1",
@@ -302,6 +348,10 @@ mod tests {
             "holdfast_git_last_success_age_seconds 2.5",
             "holdfast_ledger_published_entries 7",
             "holdfast_ledger_cosigned_entries 0",
+            "holdfast_ledger_alarm{kind=\"damage\"} 1",
+            "holdfast_ledger_alarm{kind=\"publishing\"} 0",
+            "holdfast_ledger_scrubbed_entries 6",
+            "holdfast_ledger_scrub_age_seconds 1.5",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
         }

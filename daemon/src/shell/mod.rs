@@ -1,5 +1,6 @@
 //! The shell: carries inputs to the engine and its outputs to the world. One attempt for each thing, and no choices.
 
+mod alarms;
 mod answer;
 mod calls;
 mod metrics;
@@ -8,6 +9,7 @@ mod plugins;
 mod publish;
 mod reload;
 mod say;
+mod scrub;
 mod secrets;
 mod source;
 
@@ -31,18 +33,20 @@ use crate::adapters::prometheus::MetricSources;
 use crate::adapters::web::WebError;
 use crate::api::{ApiRequest, Query};
 use crate::operator::{Operator, OperatorError};
-use holdfast_core::engine::{Engine, Input, Now, Output};
-use holdfast_core::entry::{Entry, Term};
+use alarms::Alarms;
+use holdfast_core::engine::{Engine, Input, Now, Output, Wish};
+use holdfast_core::entry::{Body, Entry, Term};
 use holdfast_core::ids::{Digest, Millis, hex};
 use holdfast_core::plan::PLANNER_VERSION;
 use holdfast_ledger::index::Indexer;
-use holdfast_ledger::{Batch, Ledger, LedgerError, Options, Reader, Writer, load_state, state_bytes};
+use holdfast_ledger::{Batch, Ledger, LedgerError, Loss, Options, Reader, Writer, load_state, state_bytes};
 use holdfast_registry::Registries;
-use metrics::Metrics;
+use metrics::{LedgerFigures, Metrics};
+use scrub::Scrubbed;
 use secrets::SecretStore;
 use source::Looks;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -119,8 +123,11 @@ pub enum ShellError {
     LedgerStopped(String),
     #[error(transparent)]
     Publishing(#[from] PublishingError),
-    #[error("LEDGER_LOSS: entries from {0} on are damaged although they were acknowledged; `holdfast ledger verify` says more")]
-    Loss(u64),
+    #[error(
+        "LEDGER_LOSS: {}, at byte {} of {}: entries from {} on were acknowledged and are not whole; `holdfast ledger verify` says more. Restore a backup, or give them up by `holdfast ledger new-epoch --from {}`",
+        .0.what, .0.offset, .0.file, .0.first_damaged_seq, .0.first_damaged_seq
+    )]
+    Loss(Loss),
 }
 
 /// What tasks beside the loop need.
@@ -151,6 +158,8 @@ struct Shell {
     in_flight: usize,
     index: Indexer,
     publishing: Option<Publishing>,
+    alarms: Alarms,
+    scrubbed: Arc<Scrubbed>,
     reader: Reader,
     poke: mpsc::Sender<()>,
     /// The rewritten tip that may be taken, for the source.
@@ -202,7 +211,11 @@ fn new_owner(seed: &[u8]) -> String {
 /// Runs the daemon until it is told to stop or cannot go on. `tell` hears of every change of what it is at.
 pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) -> Result<(), ShellError> {
     let dir = operator.ledger_dir();
-    let (mut ledger, boot) = Ledger::open(&dir, Options::default())?;
+    let options = Options {
+        log_keys: publish::log_key(&operator)?.into_iter().collect(),
+        ..Options::default()
+    };
+    let (mut ledger, boot) = Ledger::open(&dir, options)?;
     if let Some(loss) = &boot.loss {
         tracing::error!(
             first_damaged = loss.first_damaged_seq,
@@ -210,7 +223,7 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
             what = loss.what,
             "LEDGER_LOSS"
         );
-        return Err(ShellError::Loss(loss.first_damaged_seq));
+        return Err(ShellError::Loss(loss.clone()));
     }
     if boot.cut_bytes > 0 {
         tracing::warn!(cut_bytes = boot.cut_bytes, "an unacknowledged tail of the ledger was cut");
@@ -235,7 +248,14 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
     })?;
     index.wake();
     let (events, inbox) = mpsc::unbounded_channel();
-    let publishing = publish::start(&operator, reader.clone(), boot.epoch, events.clone())?;
+    let alarms = Alarms::default();
+    let publishing = publish::start(&operator, reader.clone(), &state, boot.epoch, alarms.clone(), events.clone())?;
+    let signing = publishing.as_ref().map(|publishing| publishing.signing.subscribe());
+    let scrubbed = scrub::spawn(reader.clone(), signing.clone(), alarms.clone(), events.clone());
+    let scrubbed = scrubbed.map_err(|source| ShellError::Start {
+        what: "the ledger's scrub",
+        source,
+    })?;
     let owner = if state.owner.is_empty() {
         new_owner(format!("{}{}{}", wall_ms(), std::process::id(), dir.display()).as_bytes())
     } else {
@@ -295,6 +315,8 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         in_flight: 0,
         index,
         publishing,
+        alarms,
+        scrubbed,
         reader,
         poke,
         accepted,
@@ -320,7 +342,7 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         Some(address) => Some(listen(address, &events).await?),
         None => None,
     };
-    let reload = reload::spawn(operator, plugins, events.clone());
+    let reload = reload::spawn(operator, plugins, signing, events.clone());
     let signals = stop_on_signal(events)?;
     let outcome = shell.run(inbox).await;
     signals.abort();
@@ -528,6 +550,9 @@ impl Shell {
         for entry in &entries {
             say::entry(entry, self.engine.state().epoch);
             self.metrics.entry(entry);
+            if let (Body::LogKey(_), Some(publishing)) = (&entry.body, &mut self.publishing) {
+                publishing.change_key(entry.seq);
+            }
         }
         let (events, index) = (self.world.events.clone(), self.index.clone());
         let publisher = self.publishing.as_ref().map(|publishing| publishing.publisher.clone());
@@ -539,12 +564,7 @@ impl Shell {
                     publisher.iter().for_each(|publisher| publisher.wake());
                     Event::Input(Input::Durable { size: committed.size })
                 }
-                Err(error) => {
-                    let source = std::error::Error::source(&error)
-                        .map(|source| format!(": {source}"))
-                        .unwrap_or_default();
-                    Event::LedgerFailed(format!("{error}{source}"))
-                }
+                Err(error) => Event::LedgerFailed(alarms::said(&error)),
             };
             let _ = events.send(event);
         });
@@ -559,6 +579,7 @@ impl Shell {
             Query::Status => {
                 let mut view = holdfast_core::view::status(&self.engine);
                 view.state = self.run_state.as_str().into();
+                view.ledger_alarms = self.alarms.open().into_values().collect();
                 let (index, reader) = (self.index.clone(), self.reader.clone());
                 // Whoever asked may have gone away.
                 tokio::task::spawn_blocking(move || {
@@ -574,12 +595,9 @@ impl Shell {
                 let _ = reply.send(self.ready().map(Into::into).map_err(Into::into));
             }
             Query::Metrics => {
-                let text = self.metrics.text(
-                    &self.engine,
-                    &self.looks,
-                    self.publishing.as_ref().map(|p| &*p.sizes),
-                    wall_ms(),
-                );
+                let text = self
+                    .metrics
+                    .text(&self.engine, &self.looks, &self.ledger_figures(), wall_ms());
                 let _ = reply.send(Ok(text.into()));
             }
             Query::State => {
@@ -591,6 +609,10 @@ impl Shell {
                 tokio::task::spawn_blocking(move || drop(reply.send(answer::ledger(&index, &reader, question))));
             }
             Query::Command(command) => {
+                if let Err(refusal) = self.prepare(&command.wish) {
+                    let _ = reply.send(Err(refusal));
+                    return;
+                }
                 let token = self.next_token;
                 self.next_token += 1;
                 self.waiting_replies.insert(token, reply);
@@ -604,6 +626,26 @@ impl Shell {
 }
 
 impl Shell {
+    fn ledger_figures(&self) -> LedgerFigures<'_> {
+        LedgerFigures {
+            sizes: self.publishing.as_ref().map(|publishing| &*publishing.sizes),
+            scrubbed: &self.scrubbed,
+            alarms: self.alarms.open().into_keys().collect(),
+        }
+    }
+
+    /// What the engine cannot check of a command about the ledger itself.
+    fn prepare(&mut self, wish: &Wish) -> Result<(), String> {
+        match (wish, &mut self.publishing) {
+            (Wish::RotateLogKey { note, key_file }, Some(publishing)) => {
+                publishing.prepare(note, Path::new(key_file), &self.world.operator.data)
+            }
+            (Wish::RotateLogKey { .. }, None) => Err("the log has no key: name one under `ledger.key_file` first".into()),
+            (Wish::PruneBundles { .. } | Wish::ForgetAddress { .. }, _) => Err("not in this version".into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Whoever asks gets an answer only from a loop whose ledger could be written: it ends with the ledger.
     fn ready(&self) -> Result<&'static str, &'static str> {
         if self.run_state == RunState::Stopping {

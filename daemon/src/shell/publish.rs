@@ -2,15 +2,19 @@
 //! runs behind the daemon's work; only a witness that has seen more of this log than there is stops the daemon.
 
 use super::Event;
+use super::alarms::{Alarm, Alarms, said};
 use crate::adapters::web::{WebError, WebServer};
 use crate::operator::{LedgerConfig, Operator, WitnessConfig};
 use futures_util::future::join_all;
+use holdfast_core::state::State;
 use holdfast_ledger::tlog::checkpoint::SignedCheckpoint;
 use holdfast_ledger::tlog::key::{self, KeyError};
-use holdfast_ledger::tlog::note::{KeyKind, NoteError, Signature, VerifierKey};
+use holdfast_ledger::tlog::note::{KeyKind, NoteError, Signature, SignerKey, VerifierKey};
 use holdfast_ledger::tlog::publish::{Publication, PublishError};
+use holdfast_ledger::tlog::rotation::{Rotation, RotationError, former};
 use holdfast_ledger::tlog::witness::{AddCheckpoint, Outcome, Policy, PolicyError, read_answer};
 use holdfast_ledger::{Publisher, Reader, RealDisk};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -27,8 +31,8 @@ const ANSWER_MAX_BYTES: usize = 16 << 10;
 pub enum PublishingError {
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("a key in `ledger.former_keys` cannot be used")]
-    FormerKey(#[source] NoteError),
+    #[error("the key in {} (`ledger.key_file`) is not the one that the log names", file.display())]
+    OtherKey { file: PathBuf, source: RotationError },
     #[error("a key in `ledger.witnesses` cannot be used")]
     WitnessKey(#[source] NoteError),
     #[error("`ledger.witnesses` cannot be used")]
@@ -53,7 +57,38 @@ pub(super) struct Sizes {
 pub(super) struct Publishing {
     pub publisher: Arc<Publisher<RealDisk>>,
     pub sizes: Arc<Sizes>,
+    /// The log's present key, under its first epoch's name.
+    pub signing: watch::Sender<VerifierKey>,
+    /// Checked, and not yet named by an entry.
+    prepared: Option<SignerKey>,
     witnesses: Option<tokio::task::AbortHandle>,
+}
+
+impl Publishing {
+    /// Checks a change of keys before it is written down. `note` is signed by both keys; the new one lies in `file`.
+    pub fn prepare(&mut self, note: &str, file: &Path, data: &Path) -> Result<(), String> {
+        let Rotation { old, new } = Rotation::open(note).map_err(|error| format!("the change of keys does not hold: {error}"))?;
+        if new == *self.signing.borrow() {
+            return Err(format!("{new} is the log's key already"));
+        }
+        if old != *self.signing.borrow() {
+            return Err(format!("the log's key is {}, and not {old}", *self.signing.borrow()));
+        }
+        let key = key::load(file, Some(data), KeyKind::Log).map_err(|error| error.to_string())?;
+        if *key.verifier() != new {
+            return Err(format!("{} holds {}, and not {new}", file.display(), key.verifier()));
+        }
+        self.prepared = Some(key);
+        Ok(())
+    }
+
+    /// The entry `seq`, which is about to be committed, names the key that was prepared.
+    pub fn change_key(&mut self, seq: u64) {
+        if let Some(key) = self.prepared.take() {
+            self.signing.send_replace(key.verifier().clone());
+            self.publisher.next_keys().give(seq, key);
+        }
+    }
 }
 
 impl Drop for Publishing {
@@ -62,29 +97,41 @@ impl Drop for Publishing {
     }
 }
 
+/// The log's key by the configuration, under its first epoch's name.
+pub(super) fn log_key(operator: &Operator) -> Result<Option<VerifierKey>, PublishingError> {
+    let Some(config) = &operator.ledger else { return Ok(None) };
+    let key = key::load(&config.key_file, Some(&operator.data), KeyKind::Log)?;
+    Ok(Some(key.verifier().clone()))
+}
+
 /// None: the operator configured no key, and the log is signed by nobody.
 pub(super) fn start(
     operator: &Operator,
     log: Reader,
+    state: &State,
     epoch: u64,
+    alarms: Alarms,
     events: mpsc::UnboundedSender<Event>,
 ) -> Result<Option<Publishing>, PublishingError> {
     let Some(config) = &operator.ledger else { return Ok(None) };
     let key = key::load(&config.key_file, Some(&operator.data), KeyKind::Log)?;
-    let former: Result<Vec<VerifierKey>, NoteError> = config.former_keys.iter().map(|key| key.parse()).collect();
-    let former = former.map_err(PublishingError::FormerKey)?;
+    let former = former(key.verifier(), &state.log_keys).map_err(|source| PublishingError::OtherKey {
+        file: config.key_file.clone(),
+        source,
+    })?;
     let witnesses: Vec<Witness> = config.witnesses.known.iter().map(Witness::new).collect::<Result<_, _>>()?;
     let policy = policy(config)?;
-    let publication = Publication::new(log.clone(), &key, epoch, &former)?;
+    let publication = Publication::new(log.clone(), &key, epoch, former)?;
     let sizes = Arc::<Sizes>::default();
     let (tell, news) = watch::channel(publication.published().cloned());
-    let told = sizes.clone();
+    let (told, raised) = (sizes.clone(), alarms.clone());
     let said = move |outcome: Result<&SignedCheckpoint, &PublishError>| match outcome {
         Ok(signed) => {
             told.published.store(signed.checkpoint.size, Ordering::Relaxed);
+            raised.set(Alarm::Publishing, None);
             tell.send_replace(Some(signed.clone()));
         }
-        Err(error) => tracing::error!(error = error as &dyn std::error::Error, "the log is not published"),
+        Err(error) => raised.set(Alarm::Publishing, Some(format!("the log is not published: {}", said(error)))),
     };
     let publisher = Publisher::spawn(publication, PUBLISH_AT_MOST_EVERY, said).map_err(PublishingError::Thread)?;
     let publisher = Arc::new(publisher);
@@ -94,6 +141,7 @@ pub(super) fn start(
             log,
             policy,
             sizes: sizes.clone(),
+            alarms,
             events,
         };
         tokio::spawn(cosigning.run(witnesses, news)).abort_handle()
@@ -101,6 +149,8 @@ pub(super) fn start(
     Ok(Some(Publishing {
         publisher,
         sizes,
+        signing: watch::Sender::new(key.verifier().clone()),
+        prepared: None,
         witnesses: task,
     }))
 }
@@ -218,13 +268,13 @@ struct Cosigning {
     log: Reader,
     policy: Policy,
     sizes: Arc<Sizes>,
+    alarms: Alarms,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl Cosigning {
     #[allow(clippy::disallowed_methods, reason = "witnesses are asked in real time")]
     async fn run(self, mut witnesses: Vec<Witness>, mut news: watch::Receiver<Option<SignedCheckpoint>>) {
-        let mut is_short = false;
         loop {
             let signed = news.borrow_and_update().clone();
             let complete = match &signed {
@@ -234,10 +284,8 @@ impl Cosigning {
                 },
                 None => true,
             };
-            if !complete && !is_short {
-                tracing::error!("fewer witnesses cosign the ledger than `ledger.witnesses.needed`");
-            }
-            is_short = !complete;
+            let short = || "fewer witnesses cosign the ledger than `ledger.witnesses.needed`".to_owned();
+            self.alarms.set(Alarm::Witnesses, (!complete).then(short));
             tokio::time::sleep(WITNESS_AT_MOST_EVERY).await;
             let retry = tokio::time::sleep(WITNESS_RETRY);
             tokio::select! {

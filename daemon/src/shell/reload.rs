@@ -8,12 +8,14 @@ use crate::adapters::web::WebError;
 use crate::operator::{self, Operator, OperatorError};
 use holdfast_core::config::EngineConfig;
 use holdfast_core::ids::Digest;
+use holdfast_ledger::tlog::key;
+use holdfast_ledger::tlog::note::{KeyKind, VerifierKey};
 use holdfast_registry::Registries;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Editors write in several steps: one look for all of them.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -44,12 +46,12 @@ pub(super) enum Refusal {
 }
 
 /// None: nothing changed.
-fn read(now: &Operator, plugins: &PluginSet) -> Result<Option<Configured>, Refusal> {
+fn read(now: &Operator, plugins: &PluginSet, signing: Option<&VerifierKey>) -> Result<Option<Configured>, Refusal> {
     let operator = operator::load(&now.file)?;
     if operator.digest == now.digest {
         return Ok(None);
     }
-    if let Some(field) = now.fixed_difference(&operator) {
+    if let Some(field) = with_current_key_file(now, &operator, signing).fixed_difference(&operator) {
         return Err(Refusal::Fixed(field));
     }
     let (plugins, seen) = plugins.reload(&operator)?;
@@ -68,10 +70,22 @@ fn read(now: &Operator, plugins: &PluginSet) -> Result<Option<Configured>, Refus
     }))
 }
 
+/// A rotation leaves `ledger.key_file` to be changed: another file is fine when the key that signs is in it.
+fn with_current_key_file(now: &Operator, changed: &Operator, signing: Option<&VerifierKey>) -> Operator {
+    let mut now = now.clone();
+    if let (Some(old), Some(new)) = (&mut now.ledger, &changed.ledger)
+        && key::load(&new.key_file, Some(&now.data), KeyKind::Log).is_ok_and(|key| Some(key.verifier()) == signing)
+    {
+        old.key_file.clone_from(&new.key_file);
+    }
+    now
+}
+
 /// Hands over each good change of the file; says each bad one once.
 pub(super) fn spawn(
     operator: Arc<Operator>,
     plugins: Arc<PluginSet>,
+    signing: Option<watch::Receiver<VerifierKey>>,
     events: mpsc::UnboundedSender<Event>,
 ) -> tokio::task::AbortHandle {
     let task = tokio::spawn(async move {
@@ -89,8 +103,9 @@ pub(super) fn spawn(
             tokio::time::sleep(DEBOUNCE).await;
             let _ = hints.try_recv();
             let (now, loaded) = (operator.clone(), plugins.clone());
+            let signs = signing.as_ref().map(|key| key.borrow().clone());
             // Compiling plugins blocks.
-            let outcome = tokio::task::spawn_blocking(move || (digest_of(&now.file), read(&now, &loaded))).await;
+            let outcome = tokio::task::spawn_blocking(move || (digest_of(&now.file), read(&now, &loaded, signs.as_ref()))).await;
             match outcome {
                 Ok((_, Ok(None))) | Err(_) => refused = None,
                 Ok((_, Ok(Some(configured)))) => {

@@ -129,6 +129,10 @@ pub(super) fn entry(entry: &Entry, epoch: u64) {
             reason = command.reason,
             "command"
         ),
+        Body::LogKey(_) => tracing::warn!(
+            seq,
+            "the log has a new key; name its file in `ledger.key_file` before the next start"
+        ),
         Body::TagMoved(moved) => tracing::warn!(
             seq,
             workload,

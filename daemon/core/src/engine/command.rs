@@ -76,6 +76,20 @@ pub enum Wish {
     CloseIncident {
         deploy: String,
     },
+    /// The note is signed by the log's present key and by the new one, which the shell has checked and found in `key_file`.
+    RotateLogKey {
+        note: String,
+        key_file: String,
+    },
+    /// `below` is a multiple of 256; the shell has checked that the export has everything below.
+    PruneBundles {
+        below: Seq,
+        export: Digest,
+    },
+    /// The shell replaces the address by the hash that the ledger has of it.
+    ForgetAddress {
+        address: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -170,6 +184,27 @@ impl Engine {
                 Some(self.record_command(command, CommandVerb::AllowHeals)),
                 "drift is healed again; the limits count from now".into(),
             )),
+            (Wish::RotateLogKey { note, .. }, None, None) => {
+                let seq = self.record_command(command, CommandVerb::RotateLogKey);
+                let body = Body::LogKey(LogKey { note: note.clone() });
+                self.append(Draft::new(On::default(), vec![seq], body), By::daemon());
+                Ok((Some(seq), "the new key signs every checkpoint from here on".into()))
+            }
+            (Wish::PruneBundles { below, export }, None, None) => {
+                if *below <= self.state.bundles_from {
+                    return Ok((None, format!("bundles below {} went before", self.state.bundles_from)));
+                }
+                let seq = self.record_command(command, CommandVerb::PruneBundles);
+                let (bundles_from, export) = (*below, export.clone());
+                let body = Body::Retention(Retention { bundles_from, export });
+                self.append(Draft::new(On::default(), vec![seq], body), By::daemon());
+                Ok((Some(seq), format!("bundles below entry {below} are not published any more")))
+            }
+            (Wish::ForgetAddress { address }, None, None) => {
+                let hash = address.clone();
+                let seq = self.record_command(command, CommandVerb::ForgetAddress { hash });
+                Ok((Some(seq), "the address cannot be told from its hash any more".into()))
+            }
             (Wish::AllowHeals, Some(_), _) => refuse("not-of-a-workload", "the limit on heals is one for all workloads"),
             (Wish::Freeze, None, Some(target)) => self.freeze_target(command, target),
             (Wish::Thaw, None, Some(target)) => self.thaw_target(command, target),
@@ -260,6 +295,9 @@ impl Engine {
             Wish::CloseIncident { deploy } => self.close_incident(command, id, workload, deploy),
             Wish::AcceptRewrite { .. } => refuse("no-workload", "accept-rewrite is about the repository, not a workload"),
             Wish::AllowHeals => refuse("not-of-a-workload", "the limit on heals is one for all workloads"),
+            Wish::RotateLogKey { .. } | Wish::PruneBundles { .. } | Wish::ForgetAddress { .. } => {
+                refuse("not-of-a-workload", "the ledger is one for all workloads")
+            }
         }
     }
 

@@ -42,6 +42,26 @@ pub struct State {
     /// Plugins that ever drove something here, by digest: the ledger holds each as a blob.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub plugins: BTreeMap<Digest, String>,
+    /// How the log's key changed, oldest first: the last `LOG_KEYS_KEPT` times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_keys: Vec<LogKeyChange>,
+    /// Bundles of entries below are not published any more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bundles_from: Seq,
+}
+
+fn is_zero(seq: &Seq) -> bool {
+    *seq == 0
+}
+
+/// Far more than can happen before the next checkpoint is published.
+pub const LOG_KEYS_KEPT: usize = 16;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogKeyChange {
+    pub seq: Seq,
+    /// The signed note of the entry.
+    pub note: String,
 }
 
 /// A target that a workload is placed on, and what is there of it.

@@ -89,20 +89,17 @@ impl SignedCheckpoint {
         }
     }
 
-    /// One of `keys` must have signed it, under the log's name.
+    /// One of `keys` must have signed it, under the log's name or that of a later epoch of it.
     pub fn open(bytes: &[u8], keys: &[VerifierKey]) -> Result<Self, CheckpointError> {
         let note = Note::parse(bytes)?;
         let checkpoint = Checkpoint::parse(&note.text)?;
-        for key in keys
-            .iter()
-            .filter(|key| key.kind() == KeyKind::Log && key.name() == checkpoint.origin)
-        {
-            match note.verify(key) {
+        for key in keys.iter().filter_map(|key| key_of(key, &checkpoint.origin)) {
+            match note.verify(&key) {
                 Ok(_) => {
                     return Ok(Self {
                         checkpoint,
                         note,
-                        signed_by: key.clone(),
+                        signed_by: key,
                     });
                 }
                 Err(NoteError::NotSigned) => {}
@@ -122,6 +119,21 @@ pub fn origin(name: &str, epoch: u64) -> String {
     } else {
         format!("{name}/{epoch}")
     }
+}
+
+/// The epoch that `origin` names of the log `name`; none when it is another log's.
+pub fn epoch_of(name: &str, origin: &str) -> Option<u64> {
+    match origin.strip_prefix(name)? {
+        "" => Some(1),
+        rest => parse_decimal(rest.strip_prefix('/')?).filter(|epoch| *epoch > 1),
+    }
+}
+
+/// The log's key under the name of the epoch that `origin` names; none when that is another log.
+pub fn key_of(key: &VerifierKey, origin: &str) -> Option<VerifierKey> {
+    (key.kind() == KeyKind::Log && epoch_of(key.name(), origin).is_some())
+        .then(|| key.renamed(origin).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -168,5 +180,21 @@ mod tests {
         let foreign = Note::sign(signed.checkpoint.to_string(), &[&renamed]).to_string();
         assert!(SignedCheckpoint::open(foreign.as_bytes(), &[renamed.verifier().clone()]).is_err());
         assert_eq!((origin("a", 1), origin("a", 3)), ("a".to_owned(), "a/3".to_owned()));
+        // A later epoch is the same log's, under another name.
+        let third = key.renamed("ledger.example/prod/3").unwrap();
+        let later = SignedCheckpoint::sign(&third, 9, [7; 32]);
+        let opened = SignedCheckpoint::open(later.note.to_string().as_bytes(), &[key.verifier().clone()]).unwrap();
+        assert_eq!(opened.signed_by, *third.verifier());
+        for (other, epoch) in [
+            ("a", Some(1)),
+            ("a/2", Some(2)),
+            ("a/1", None),
+            ("a/02", None),
+            ("a/", None),
+            ("ab", None),
+            ("a/2/2", None),
+        ] {
+            assert_eq!(epoch_of("a", other), epoch, "{other}");
+        }
     }
 }

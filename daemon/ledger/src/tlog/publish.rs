@@ -4,6 +4,7 @@
 use super::TLOG_DIR;
 use super::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint, origin};
 use super::note::{NoteError, Signature, SignerKey, VerifierKey};
+use super::rotation::Former;
 use super::tile::{self, Builder, Tile};
 use crate::disk::{self, Disk};
 use crate::merkle::leaf_hash;
@@ -11,6 +12,7 @@ use crate::reader::Reader;
 use crate::store::LedgerError;
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Files are synced in portions of so many entries.
 const PORTION_ENTRIES: u64 = 16_384;
@@ -23,8 +25,12 @@ pub enum PublishError {
     Ahead { published: u64, size: u64 },
     #[error("the published checkpoint of {size} entries has another root than the log: it is another log, or was rewritten")]
     Fork { size: u64 },
-    #[error("the published checkpoint is of the log {found:?}, not of {wanted:?}")]
+    #[error(
+        "the published checkpoint is of the log {found:?}, and not signed by {wanted}: another key follows only by `holdfast ledger key rotate`"
+    )]
     OtherLog { found: String, wanted: String },
+    #[error("the published checkpoint of {size} entries is signed by {key}, which entry {replaced} of the log had replaced")]
+    Replaced { size: u64, key: VerifierKey, replaced: u64 },
     #[error("writing {path}")]
     Write { path: String, source: io::Error },
     #[error("reading {path}")]
@@ -44,7 +50,10 @@ impl PublishError {
     pub fn is_conflict(&self) -> bool {
         matches!(
             self,
-            PublishError::Ahead { .. } | PublishError::Fork { .. } | PublishError::OtherLog { .. }
+            PublishError::Ahead { .. }
+                | PublishError::Fork { .. }
+                | PublishError::OtherLog { .. }
+                | PublishError::Replaced { .. }
         )
     }
 }
@@ -66,12 +75,30 @@ enum Given {
     Replaced,
 }
 
+/// Keys that are to sign from an entry on: given before that entry can be committed, so that nothing after it is ever signed
+/// by the key before.
+#[derive(Clone, Default)]
+pub struct NextKeys(Arc<Mutex<Vec<(u64, SignerKey)>>>);
+
+impl NextKeys {
+    /// The entry `seq` names `key`. It may turn out never to be committed.
+    pub fn give(&self, seq: u64, key: SignerKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((seq, key));
+    }
+
+    /// The last one that signs checkpoints of `size` entries.
+    fn take(&self, size: u64) -> Option<SignerKey> {
+        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        given.extract_if(.., |(seq, _)| *seq < size).last().map(|(_, key)| key)
+    }
+}
+
 pub struct Publication<D> {
     disk: D,
     log: Reader<D>,
     key: SignerKey,
-    /// This log's keys, the present one first.
-    keys: Vec<VerifierKey>,
+    next_keys: NextKeys,
+    former: Vec<Former>,
     published: Option<SignedCheckpoint>,
     /// None: not known, to be taken up from the disk.
     builder: Option<Builder>,
@@ -79,19 +106,19 @@ pub struct Publication<D> {
 
 impl<D: Disk> Publication<D> {
     /// `former` are keys that this log signed with before; `key` carries the log's name, of which `epoch` makes the origin.
-    pub fn new(log: Reader<D>, key: &SignerKey, epoch: u64, former: &[VerifierKey]) -> Result<Self, PublishError> {
+    pub fn new(log: Reader<D>, key: &SignerKey, epoch: u64, mut former: Vec<Former>) -> Result<Self, PublishError> {
         let origin = origin(key.verifier().name(), epoch);
         let key = key.renamed(&origin)?;
-        let mut keys = vec![key.verifier().clone()];
-        for former in former {
-            keys.push(former.renamed(&origin)?);
+        for former in &mut former {
+            former.key = former.key.renamed(&origin)?;
         }
         let disk = log.disk.sibling();
         let mut publication = Self {
             disk,
             log,
             key,
-            keys,
+            next_keys: NextKeys::default(),
+            former,
             published: None,
             builder: None,
         };
@@ -103,14 +130,40 @@ impl<D: Disk> Publication<D> {
         self.published.as_ref()
     }
 
+    /// What is to sign later checkpoints goes there.
+    pub fn next_keys(&self) -> NextKeys {
+        self.next_keys.clone()
+    }
+
     fn read_published(&self) -> Result<Option<SignedCheckpoint>, PublishError> {
-        let found = read_checkpoint(&self.disk, &self.keys).map_err(reading(&checkpoint_file()))?;
+        let present = self.key.verifier();
+        let keys: Vec<VerifierKey> = std::iter::once(present)
+            .chain(self.former.iter().map(|former| &former.key))
+            .cloned()
+            .collect();
+        let found = read_checkpoint(&self.disk, &keys).map_err(reading(&checkpoint_file()))?;
+        let (here, _) = self.log.head();
         match found {
             None => Ok(None),
-            Some(Ok(signed)) => Ok(Some(signed)),
+            Some(Ok(signed)) => {
+                let size = signed.checkpoint.size;
+                let by_former = self.former.iter().rev().find(|former| former.key == signed.signed_by);
+                match by_former.filter(|former| signed.signed_by != *present && size > former.replaced) {
+                    Some(Former { key, replaced }) => Err(PublishError::Replaced {
+                        size,
+                        key: key.clone(),
+                        replaced: *replaced,
+                    }),
+                    None if size > here => Err(PublishError::Ahead {
+                        published: size,
+                        size: here,
+                    }),
+                    None => Ok(Some(signed)),
+                }
+            }
             Some(Err(CheckpointError::NoKey { found })) => Err(PublishError::OtherLog {
                 found,
-                wanted: self.key.verifier().name().to_owned(),
+                wanted: present.to_string(),
             }),
             Some(Err(error)) => {
                 // Damage: the log has all that it said, and its head what was acknowledged.
@@ -126,6 +179,9 @@ impl<D: Disk> Publication<D> {
     /// Publishes what was committed since. None: nothing was.
     pub fn advance(&mut self) -> Result<Option<&SignedCheckpoint>, PublishError> {
         let (size, root) = self.log.head();
+        if let Some(next) = self.next_keys.take(size) {
+            self.key = next.renamed(self.key.verifier().name())?;
+        }
         if let Some(published) = &self.published {
             let Checkpoint {
                 size: known,

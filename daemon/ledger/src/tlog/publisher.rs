@@ -2,7 +2,7 @@
 
 use super::checkpoint::SignedCheckpoint;
 use super::note::Signature;
-use super::publish::{Publication, PublishError};
+use super::publish::{NextKeys, Publication, PublishError};
 use crate::disk::Disk;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 /// Dropping it publishes what is left and ends the thread.
 pub struct Publisher<D> {
     publication: Arc<Mutex<Publication<D>>>,
+    /// To be had without waiting for the publishing thread.
+    next_keys: NextKeys,
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -28,6 +30,7 @@ impl<D: Disk> Publisher<D> {
         at_most_every: Duration,
         said: impl Fn(Result<&SignedCheckpoint, &PublishError>) + Send + 'static,
     ) -> std::io::Result<Self> {
+        let next_keys = publication.next_keys();
         let publication = Arc::new(Mutex::new(publication));
         let (wake, woken) = sync_channel(1);
         let shared = publication.clone();
@@ -47,6 +50,7 @@ impl<D: Disk> Publisher<D> {
             .spawn(move || run(&woken, at_most_every, publish))?;
         Ok(Self {
             publication,
+            next_keys,
             wake: Some(wake),
             thread: Some(thread),
         })
@@ -58,6 +62,10 @@ impl<D: Disk> Publisher<D> {
             // Full: it is awake already.
             let _ = wake.try_send(());
         }
+    }
+
+    pub fn next_keys(&self) -> &NextKeys {
+        &self.next_keys
     }
 
     pub fn published(&self) -> Option<SignedCheckpoint> {

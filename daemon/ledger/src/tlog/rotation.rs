@@ -12,10 +12,9 @@
 //! ```
 
 use super::note::{KeyKind, Note, NoteError, SignerKey, VerifierKey};
-use holdfast_core::entry::Entry;
+use holdfast_core::entry::{Body, Entry};
+use holdfast_core::state::LogKeyChange;
 
-/// The entry kind whose body `{"note": ...}` carries the statement.
-pub const KIND: &str = "log-key";
 const FIRST_LINE: &str = "holdfast.dev/log-key/v1";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,17 +71,79 @@ impl Rotation {
 }
 
 /// The note that an entry of kind `log-key` carries.
-pub fn note_of(entry: &Entry) -> Option<String> {
-    if entry.body.kind() != KIND {
-        return None;
+pub fn note_of(entry: &Entry) -> Option<&str> {
+    match &entry.body {
+        Body::LogKey(change) => Some(&change.note),
+        _ => None,
     }
-    let body = serde_json::to_value(&entry.body).ok()?;
-    body.get("body")?.get("note")?.as_str().map(str::to_owned)
+}
+
+/// A key that signed this log before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    pub key: VerifierKey,
+    /// Number of the entry that replaced it: it vouches for checkpoints of no more entries than that.
+    pub replaced: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RotationError {
+    #[error("entry {seq} changes the log's key, and its note does not hold")]
+    Note { seq: u64, source: NoteError },
+    #[error("the log's key is {current} since entry {since}, and this key is {given}: name the file of that key")]
+    NotCurrent {
+        current: VerifierKey,
+        since: u64,
+        given: VerifierKey,
+    },
+}
+
+/// The keys before `present`, oldest first, by the changes that the log holds. Refuses a key that the log does not end with.
+pub fn former(present: &VerifierKey, changes: &[LogKeyChange]) -> Result<Vec<Former>, RotationError> {
+    let mut former = Vec::new();
+    for LogKeyChange { seq, note } in changes {
+        let opened = Rotation::open(note).map_err(|source| RotationError::Note { seq: *seq, source });
+        let Rotation { old, new } = opened?;
+        let is_last = former.len() + 1 == changes.len();
+        if is_last && new != *present {
+            return Err(RotationError::NotCurrent {
+                current: new,
+                since: *seq,
+                given: present.clone(),
+            });
+        }
+        former.push(Former {
+            key: old,
+            replaced: *seq,
+        });
+    }
+    Ok(former)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_key_that_the_log_ends_with_is_current() {
+        let keys: Vec<SignerKey> = (1..5)
+            .map(|byte| SignerKey::new("ledger.example", KeyKind::Log, [byte; 32]).unwrap())
+            .collect();
+        let changes: Vec<LogKeyChange> = [(7, 0, 1), (9, 1, 2)]
+            .map(|(seq, old, new)| LogKeyChange {
+                seq,
+                note: Rotation::sign(&keys[old], &keys[new]).unwrap(),
+            })
+            .into();
+        let found = former(keys[2].verifier(), &changes).unwrap();
+        let replaced: Vec<(&VerifierKey, u64)> = found.iter().map(|former| (&former.key, former.replaced)).collect();
+        assert_eq!(replaced, [(keys[0].verifier(), 7), (keys[1].verifier(), 9)]);
+        for other in [0, 1, 3] {
+            let refused = former(keys[other].verifier(), &changes).unwrap_err();
+            assert!(matches!(refused, RotationError::NotCurrent { since: 9, .. }), "{refused}");
+        }
+        assert_eq!(former(keys[3].verifier(), &[]), Ok(Vec::new()));
+    }
 
     #[test]
     fn both_keys_sign() {

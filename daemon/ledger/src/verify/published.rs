@@ -1,6 +1,7 @@
 //! Verifies a log by what is published of it: an URL, or a copy of `tlog/`. Entries come out of the bundles; blobs are not there.
 
-use super::{Entries, Trust, VerifyReport, judge_checkpoint, judge_claims, parse_checkpoint, read_from, verify_entry};
+use super::signed::{judge_checkpoint, judge_earlier, parse_checkpoint, read_earlier};
+use super::{Entries, Trust, VerifyReport, judge_claims, verify_entry};
 use crate::claim::{self, Claim, Source};
 use crate::merkle::{empty_root, leaf_hash};
 use crate::tlog::tile::{self, Builder, Kind, Tile, split_bundle};
@@ -17,7 +18,7 @@ pub fn verify_published(read: impl Fn(&str) -> io::Result<Option<Vec<u8>>>, trus
         return Ok(report);
     };
     let mut claims = vec![Claim::new(Source::Checkpoint, "checkpoint", checkpoint.size, checkpoint.root)];
-    read_from(trust, &mut claims, &mut report);
+    read_earlier(trust, &mut claims, &mut report);
     claim::settle(&mut claims, 0, empty_root());
     report.acknowledged = claims.iter().map(|claim| claim.size).max().unwrap_or(0);
     let mut entries = Entries::new(trust);
@@ -45,7 +46,9 @@ pub fn verify_published(read: impl Fn(&str) -> io::Result<Option<Vec<u8>>>, trus
     builder.partials(|tile, content| compare(read_tile, tile, content, &mut report))?;
     report.entries = builder.size();
     report.root = hex(&builder.root());
+    report.epoch = entries.epoch;
     judge_checkpoint(checkpoint, "checkpoint", &note, trust, &entries.keys, &mut report);
+    judge_earlier(trust, &entries.keys, &mut report);
     for finding in std::mem::take(&mut entries.findings) {
         report.find(finding.code, finding.seq, &finding.file, finding.offset, finding.message);
     }

@@ -1,6 +1,7 @@
 //! `ledger`: the log as it is, and whether it is whole. Works on a live daemon's directory and on a copy alike.
 
 mod copies;
+mod epoch;
 pub mod proofs;
 
 use super::error::CliError;
@@ -8,6 +9,7 @@ use super::show::{Out, Tone};
 use crate::operator;
 use holdfast_core::entry::{Body, Entry};
 use holdfast_core::ids::deploy_id;
+use holdfast_ledger::tlog::rotation::Rotation;
 use holdfast_ledger::{Ledger, Options, Reader};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -92,6 +94,8 @@ pub enum LedgerCommand {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Go on after acknowledged entries were lost, without the daemon: what is whole is kept, the rest is set aside
+    NewEpoch(epoch::NewEpochArgs),
     /// Put a backup in the place of a ledger that is lost, after verifying it
     Restore {
         /// Directory of the backup
@@ -138,6 +142,7 @@ pub fn run(config: &Path, command: &LedgerCommand, out: &Out) -> Result<ExitCode
         LedgerCommand::Export(args) => copies::export(config, args, out),
         LedgerCommand::Tail { dir } => copies::tail(config, dir.as_deref(), out),
         LedgerCommand::Backup { to, dir } => copies::back_up(config, to, dir.as_deref(), out),
+        LedgerCommand::NewEpoch(args) => epoch::new_epoch(config, args, out),
         LedgerCommand::Restore { backup, to, keys, from } => {
             copies::come_back(config, backup, to.as_deref(), keys, from.as_deref(), out)
         }
@@ -316,6 +321,11 @@ pub fn what(body: &Body) -> String {
         Body::Guard(guard) => format!("limit {} of {} is reached", guard.limit, guard.class),
         Body::Clock(_) => String::new(),
         Body::ObservationRoot(root) => format!("{} polls of {} tags", root.polls, root.references),
+        Body::Retention(retention) => format!("bundles are published from entry {} on", retention.bundles_from),
+        Body::LogKey(change) => match Rotation::open(&change.note) {
+            Ok(Rotation { old, new }) => format!("{new} signs the log from here on, and {old} no more"),
+            Err(error) => format!("a change of the log's key that does not hold: {error}"),
+        },
     }
 }
 

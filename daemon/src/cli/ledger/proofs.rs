@@ -1,17 +1,20 @@
 //! Keys of the log, and proofs of single entries that anybody can check with the log's public key.
 
 use super::{ledger_dir, open};
+use crate::cli::commands::{Why, command};
 use crate::cli::error::{CliError, NEGATIVE};
 use crate::cli::show::{Out, Tone};
 use crate::operator;
 use crate::shell::witness_policy;
-use holdfast_ledger::Reader;
+use holdfast_core::engine::Wish;
 use holdfast_ledger::tlog::TLOG_DIR;
 use holdfast_ledger::tlog::checkpoint::Checkpoint;
 use holdfast_ledger::tlog::key;
 use holdfast_ledger::tlog::note::{KeyKind, Note, SignerKey, VerifierKey};
 use holdfast_ledger::tlog::proof::TlogProof;
+use holdfast_ledger::tlog::rotation::{Rotation, former};
 use holdfast_ledger::tlog::witness::Policy;
+use holdfast_ledger::{Ledger, Options, Reader, load_state};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,6 +31,13 @@ pub enum KeyCommand {
         /// A witness's key instead of a log's
         #[arg(long)]
         witness: bool,
+    },
+    /// Put another key in the place of the log's: an entry says so, signed by both, and from there on only the new one signs
+    Rotate {
+        /// File of the new key; made if it is not there. Not inside the data directory
+        file: PathBuf,
+        #[command(flatten)]
+        why: Why,
     },
     /// Print the verifier key of a secret key: give it to everybody who verifies
     Show {
@@ -62,17 +72,11 @@ impl Keys {
         let Some(ledger) = &operator.ledger else {
             return Ok((Vec::new(), given));
         };
-        let mut keys = vec![
+        let keys = vec![
             key::load(&ledger.key_file, Some(&operator.data), KeyKind::Log)?
                 .verifier()
                 .clone(),
         ];
-        for former in &ledger.former_keys {
-            let former = former
-                .parse()
-                .map_err(|error| CliError::usage(format!("{former}: {error}"), "see `ledger.former_keys`"))?;
-            keys.push(former);
-        }
         let policy = if self.witnesses.is_empty() {
             witness_policy(ledger)?
         } else {
@@ -82,8 +86,53 @@ impl Keys {
     }
 }
 
+/// The keys with those that they replaced, as far as the configured ledger knows.
+fn with_former(config: &Path, mut keys: Vec<VerifierKey>) -> Result<Vec<VerifierKey>, CliError> {
+    let dir = operator::load(config)?.ledger_dir();
+    let [key] = &keys[..] else { return Ok(keys) };
+    if !dir.is_dir() {
+        return Ok(keys);
+    }
+    let (mut ledger, _) = Ledger::open_read_only(&dir, Options::default())?;
+    let (state, _) = load_state(&mut ledger)?;
+    let former = former(key, &state.log_keys).map_err(|error| CliError::usage(error.to_string(), "see `ledger.key_file`"))?;
+    keys.extend(former.into_iter().map(|former| former.key));
+    Ok(keys)
+}
+
+fn rotate(config: &Path, file: &Path, why: &Why, out: &Out) -> Result<ExitCode, CliError> {
+    let old = log_key(config)?;
+    let data = operator::load(config)?.data;
+    let file = std::path::absolute(file).map_err(|source| CliError::io(format!("{}", file.display()), source))?;
+    let Some(key_file) = file.to_str().map(str::to_owned) else {
+        return Err(CliError::usage(format!("{} is no UTF-8", file.display()), ""));
+    };
+    // A command that was interrupted is given again.
+    let new = match file.exists() {
+        true => key::load(&file, Some(&data), KeyKind::Log)?,
+        false => key::create(&file, Some(&data), old.verifier().name(), KeyKind::Log)?,
+    };
+    let note = Rotation::sign(&old, &new).map_err(|error| {
+        CliError::usage(
+            format!("{}: {error}", file.display()),
+            "`ledger.key_file` has to name the present key",
+        )
+    })?;
+    command(config, None, None, Wish::RotateLogKey { note, key_file }, why, out)?;
+    if !out.is_json {
+        out.line(&format!("new key: {}", new.verifier()));
+        out.line(&format!(
+            "Before the daemon is started again, `ledger.key_file` has to name {}: with the old key it will not start.\n\
+             Whoever verifies with the old key follows by itself. Witnesses have to be told the new one (`holdfast witness --log-key`).",
+            file.display()
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub fn key(config: &Path, command: &KeyCommand, out: &Out) -> Result<ExitCode, CliError> {
     let signer = match command {
+        KeyCommand::Rotate { file, why } => return rotate(config, file, why, out),
         KeyCommand::New { file, name, witness } => {
             let kind = if *witness { KeyKind::Witness } else { KeyKind::Log };
             // Where there is a configuration, the key must not end up in its data directory.
@@ -205,7 +254,11 @@ pub fn check(config: &Path, entry: &Path, proof: Option<&Path>, keys: &Keys, out
     let read =
         |path: &Path| std::fs::read(path).map_err(|source| CliError::io(format!("{} cannot be read", path.display()), source));
     let (bytes, text) = (read(entry)?, String::from_utf8_lossy(&read(proof)?).into_owned());
-    let (keys, policy) = keys.with_configured(config)?;
+    let is_configured = keys.keys.is_empty();
+    let (mut keys, policy) = keys.with_configured(config)?;
+    if is_configured && !keys.is_empty() {
+        keys = with_former(config, keys)?;
+    }
     if keys.is_empty() {
         return Err(CliError::usage(
             "without the log's key nothing is proven".to_owned(),

@@ -32,7 +32,7 @@ impl Place {
 
     fn read(&self, text: &str) -> Result<Option<Configured>, Refusal> {
         std::fs::write(self.file(), text).unwrap();
-        read(&self.operator, &self.plugins)
+        read(&self.operator, &self.plugins, None)
     }
 }
 
@@ -94,7 +94,7 @@ fn a_change_is_taken_or_refused_as_a_whole() {
 async fn the_file_is_watched() {
     let place = Place::new();
     let (events, mut inbox) = mpsc::unbounded_channel();
-    let task = spawn(place.operator.clone(), place.plugins.clone(), events);
+    let task = spawn(place.operator.clone(), place.plugins.clone(), None, events);
     let write = |grace: &str| {
         // As editors do: another file takes its name.
         let part = place.dir.path().join("holdfast.yaml~");

@@ -5,7 +5,7 @@
 mod unit;
 mod workload;
 
-use super::{Claim, Frozen, SourceHead, State, UntrustedTip};
+use super::{Claim, Frozen, LOG_KEYS_KEPT, LogKeyChange, SourceHead, State, UntrustedTip};
 use crate::entry::*;
 use crate::ids::Millis;
 
@@ -22,6 +22,16 @@ impl State {
         match &entry.body {
             Body::Term(term) => {
                 self.term = entry.seq;
+                if term.epoch > self.epoch {
+                    // Its fences are above all that targets have seen of the epochs before.
+                    for target in self
+                        .targets
+                        .values_mut()
+                        .filter(|target| matches!(target.claim, Claim::Ahead(_)))
+                    {
+                        target.claim = Claim::Unseen;
+                    }
+                }
                 self.epoch = term.epoch;
                 self.owner = term.owner.clone();
             }
@@ -33,6 +43,13 @@ impl State {
                 self.plugins.insert(plugin.digest.clone(), plugin.name.clone());
             }
             Body::Clock(_) | Body::ObservationRoot(_) => {}
+            Body::Retention(retention) => self.bundles_from = self.bundles_from.max(retention.bundles_from),
+            Body::LogKey(change) => {
+                let (seq, note) = (entry.seq, change.note.clone());
+                self.log_keys.push(LogKeyChange { seq, note });
+                let surplus = self.log_keys.len().saturating_sub(LOG_KEYS_KEPT);
+                self.log_keys.drain(..surplus);
+            }
             Body::Guard(guard) => match &entry.on.workload {
                 Some(_) => self.fold_workload(entry),
                 None if guard.class == "heals-per-hour" => self.heal_guard = Some(entry.seq),
