@@ -19,6 +19,10 @@ pub enum FailureClass {
     Panic,
     /// It called exit.
     Exit,
+    /// It called the host too often.
+    HostCalls,
+    /// Too many of its calls are under way.
+    Busy,
     /// Our own code failed.
     HostBug,
     /// It does not export what was called.
@@ -35,6 +39,8 @@ impl FailureClass {
             FailureClass::OutputSize => "output-size",
             FailureClass::Panic => "panic",
             FailureClass::Exit => "exit",
+            FailureClass::HostCalls => "host-calls",
+            FailureClass::Busy => "busy",
             FailureClass::HostBug => "host-bug",
             FailureClass::NotExported => "not-exported",
         }
@@ -99,6 +105,8 @@ pub enum LoadError {
     Import { name: String, import: String },
     #[error("plugin {name} does not start: {message}")]
     Start { name: String, message: String },
+    #[error("plugin {name} was still compiling after {limit_ms} ms and is not tried again before a restart")]
+    CompileTime { name: String, limit_ms: u64 },
     #[error("the WebAssembly engine cannot be started: {0}")]
     Engine(String),
 }

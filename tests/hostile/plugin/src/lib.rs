@@ -77,6 +77,8 @@ struct Sending {
     body_times: usize,
     #[serde(default)]
     times: usize,
+    #[serde(default)]
+    timeout_ms: u32,
 }
 
 impl Sending {
@@ -96,7 +98,7 @@ impl Sending {
             path: self.path.clone(),
             headers: headers.collect(),
             body,
-            timeout_ms: 0,
+            timeout_ms: self.timeout_ms,
         }
     }
 }
@@ -207,7 +209,11 @@ fn perform(ctx: &Context) -> Result<Done, Fault> {
             }
             Op::SendLong(sending) => match send_long(&sending.alias, &sending.request()) {
                 Ok(LongState::Running(kib)) => format!("running {kib}"),
-                Ok(LongState::Finished(response)) => format!("finished {}", response.status),
+                Ok(LongState::Finished(response)) => {
+                    format!("finished {} {}", response.status, String::from_utf8_lossy(&response.body))
+                        .trim_end()
+                        .to_owned()
+                }
                 Err(why) => fail(why),
             },
         };
