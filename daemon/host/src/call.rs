@@ -1,9 +1,10 @@
 //! Plugins and calls: loaded once, instantiated afresh for each call, cut off at the deadline.
 
+use crate::bindings::holdfast::target::types as wit;
 use crate::bindings::{TargetPlugin, TargetPluginIndices};
 use crate::compile::Compiler;
 use crate::content::{ArtifactSource, Contents};
-use crate::convert;
+use crate::convert::{self, ResumeTooLarge};
 use crate::endpoint::Binding;
 use crate::guest::{FixedClock, Guest, Stderr, Step, TooManyHostCalls};
 use crate::long::{LongLimits, LongSends};
@@ -390,7 +391,7 @@ impl Plugin {
                     .holdfast_target_target()
                     .call_launch(store, &ctx, &subject, size)
                     .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
+                progress(answer)
             })
         })
         .await
@@ -406,7 +407,7 @@ impl Plugin {
                     .holdfast_target_target()
                     .call_scale(store, &ctx, &subject, size)
                     .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
+                progress(answer)
             })
         })
         .await
@@ -420,7 +421,7 @@ impl Plugin {
             Box::pin(async move {
                 let plugin = plugin.target.load(&mut *store, instance)?;
                 let answer = plugin.holdfast_target_target().call_route(store, &ctx, &entries).await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
+                progress(answer)
             })
         })
         .await
@@ -436,7 +437,7 @@ impl Plugin {
                     .holdfast_target_target()
                     .call_retire(store, &ctx, &subject, last)
                     .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
+                progress(answer)
             })
         })
         .await
@@ -531,6 +532,14 @@ impl Plugin {
     }
 }
 
+/// What a mutating verb answered.
+pub(crate) fn progress(answer: Result<wit::Progress, wit::Fault>) -> wasmtime::Result<Result<Progress, core::Fault>> {
+    match answer {
+        Ok(done) => convert::progress(done).map(Ok),
+        Err(fault) => Ok(Err(convert::fault(fault))),
+    }
+}
+
 /// What a verb about one generation may name.
 pub(crate) fn names_of(options: &CallOptions<'_>, subject: &Generation) -> Names {
     Names {
@@ -597,6 +606,7 @@ fn classify(error: &wasmtime::Error, memory_refused: bool, stderr: &Stderr) -> C
         _ if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() => (FailureClass::Exit, "it called exit".to_owned()),
         _ if error.is::<TooManyHostCalls>() => (FailureClass::HostCalls, text),
         // The error's type is private; tests/hostile/limits.rs pins its text.
+        _ if error.is::<ResumeTooLarge>() => (FailureClass::OutputSize, text),
         _ if text.contains(FUEL_TEXT) || error.is::<TooMuch>() => (
             FailureClass::OutputSize,
             "too many bytes crossed between it and the host".to_owned(),

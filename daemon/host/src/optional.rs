@@ -1,7 +1,7 @@
 //! The interfaces that a plugin may export or not. Where it does not, the answer is `not-exported`, which the planners see
 //! as `absent`.
 
-use crate::call::{CallOptions, Plugin, Scope, names_of};
+use crate::call::{CallOptions, Plugin, Scope, names_of, progress};
 use crate::convert;
 use crate::guest::Guest;
 use crate::outcome::{CallFailure, CallReport, FailureClass};
@@ -121,7 +121,7 @@ impl Plugin {
                     .holdfast_target_jobs()
                     .call_run(store, &ctx, &subject, &job, &template)
                     .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
+                progress(answer)
             })
         })
         .await

@@ -281,6 +281,74 @@ mod tests {
         }
     }
 
+    /// The same in every eye: what passes is read by the parser that the client really uses, goes out on the wire, and is read by
+    /// browsers' rules, without a byte removed or changed; and decoded once it has the same segments.
+    #[test]
+    fn what_passes_is_the_same_to_every_reader() {
+        const PARTS: [&str; 44] = [
+            "/", "/", "/", "a", "b1", ".", "..", "...", "?", "&", "=", "#", ";", ":", "@", "\\", " ", "\t", "\r\n", "\0", "ä",
+            "%", "%2", "%2f", "%2F", "%2e", "%5c", "%25", "%20", "%c3%a4", "%c0%ae", "%0d%0a", "%3f", "%zz", "http://", "//",
+            "[", "]", "|", "'", "*", "~", "+", "\u{202e}",
+        ];
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = move |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % below as u64) as usize
+        };
+        let mut passed = 0;
+        for _ in 0..60_000 {
+            let tail: String = (0..next(9)).map(|_| PARTS[next(PARTS.len())]).collect();
+            let path = if next(8) == 0 { tail } else { format!("/{tail}") };
+            if path_problem(&path).is_some() {
+                continue;
+            }
+            passed += 1;
+            let uri: hyper::Uri = path.parse().unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            assert_eq!(uri.path_and_query().map(|sent| sent.as_str()), Some(path.as_str()));
+            assert!(uri.authority().is_none() && uri.scheme().is_none(), "{path:?}");
+            let url = url::Url::parse(&format!("http://h.example{path}")).unwrap();
+            let read = match url.query() {
+                Some(query) => format!("{}?{query}", url.path()),
+                None => url.path().to_owned(),
+            };
+            assert_eq!((url.host_str(), read.as_str()), (Some("h.example"), path.as_str()));
+            let before_query = path.split('?').next().unwrap();
+            let decoded = String::from_utf8(percent_decoded(before_query).unwrap().all).unwrap();
+            assert_eq!(decoded.split('/').count(), before_query.split('/').count(), "{path:?}");
+            assert!(
+                decoded.split('/').all(|segment| segment != "." && segment != ".."),
+                "{path:?}"
+            );
+            if passed % 20 == 0 {
+                let line = runtime.block_on(on_the_wire(&path));
+                assert_eq!(line, format!("GET {path} HTTP/1.1"));
+            }
+        }
+        assert!(passed > 2_000, "only {passed} passed");
+    }
+
+    /// The request line that the client sends.
+    async fn on_the_wire(path: &str) -> String {
+        use tokio::io::AsyncReadExt;
+        let (ours, mut theirs) = tokio::io::duplex(16 << 10);
+        let io = hyper_util::rt::TokioIo::new(ours);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        let request = hyper::Request::get(path)
+            .body(http_body_util::Empty::<bytes::Bytes>::new())
+            .unwrap();
+        let mut sent = Vec::new();
+        tokio::select! {
+            _ = connection => {}
+            _ = sender.send_request(request) => {}
+            read = theirs.read_buf(&mut sent) => drop(read.unwrap()),
+        }
+        let sent = String::from_utf8(sent).unwrap();
+        sent.split("\r\n").next().unwrap_or_default().to_owned()
+    }
+
     #[test]
     fn rules() {
         let rule = |effect, method: &str, path: &str| Rule {

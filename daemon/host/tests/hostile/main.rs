@@ -10,4 +10,3 @@ mod optional;
 mod secrets;
 mod server;
 mod tls;
-mod worlds;
