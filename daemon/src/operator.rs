@@ -240,12 +240,6 @@ impl Operator {
     /// Paths in the file are relative to the file.
     fn make_absolute(&mut self, base: &Path) {
         let fix = |path: &mut PathBuf| *path = base.join(&*path);
-        let fix_auth = |auth: &mut AuthConfig| {
-            auth.bearer_token_file.iter_mut().for_each(fix);
-            if let Some(basic) = &mut auth.basic {
-                fix(&mut basic.password_file);
-            }
-        };
         fix(&mut self.data);
         self.socket.iter_mut().for_each(fix);
         self.repository.make_absolute(base);
@@ -258,13 +252,11 @@ impl Operator {
         }
         self.plugins.values_mut().for_each(|plugin| fix(&mut plugin.file));
         for endpoint in self.bindings.iter_mut().flat_map(|binding| binding.endpoints.values_mut()) {
-            endpoint.unix.iter_mut().for_each(fix);
-            endpoint.ca_file.iter_mut().for_each(fix);
-            endpoint.auth.iter_mut().for_each(fix_auth);
+            endpoint.paths_mut().for_each(fix);
         }
         for source in self.metrics.sources.values_mut() {
             source.ca_file.iter_mut().for_each(fix);
-            source.auth.iter_mut().for_each(fix_auth);
+            source.auth.iter_mut().flat_map(AuthConfig::paths_mut).for_each(fix);
         }
         self.secrets.iter_mut().for_each(|secrets| fix(&mut secrets.dir));
         if let Some(ledger) = &mut self.ledger {

@@ -1,9 +1,14 @@
 //! Plugins and calls: loaded once, instantiated afresh for each call, cut off at the deadline.
 
-use crate::bindings::{TargetPlugin, TargetPluginPre};
-use crate::convert;
+use crate::bindings::holdfast::target::types as wit;
+use crate::bindings::{TargetPlugin, TargetPluginIndices};
+use crate::compile::Compiler;
+use crate::content::{ArtifactSource, Contents};
+use crate::convert::{self, ResumeTooLarge};
 use crate::endpoint::Binding;
-use crate::guest::{FixedClock, Guest, Stderr};
+use crate::guest::{FixedClock, Guest, Stderr, Step, TooManyHostCalls};
+use crate::long::{LongLimits, LongSends};
+use crate::optional::Optional;
 use crate::outcome::{CallFailure, CallReport, FailureClass, LoadError};
 use crate::policy::{Names, Phase};
 use crate::secrets::{SecretValue, Secrets};
@@ -13,12 +18,14 @@ use holdfast_core::target as core;
 use holdfast_core::target::{CallContext, Generation, Page, PluginRef, Progress, Report, RouteEntry};
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tracing::Instrument;
-use wasmtime::component::{Component, Instance, Linker};
+use wasmtime::component::{Instance, InstancePre, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Engine, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::{Deterministic, WasiCtx};
 
@@ -41,6 +48,11 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Bytes that may come from the guest at once: in one answer, or one call of the host.
     pub crossing_bytes: usize,
+    /// Calls of one plugin at once, on all its targets; the next one waits within its own deadline.
+    pub calls_at_once: usize,
+    /// A component that compiles for longer is given up, and not tried again.
+    pub compile: Duration,
+    pub long: LongLimits,
 }
 
 impl Default for Limits {
@@ -49,14 +61,18 @@ impl Default for Limits {
             component_bytes: 64 << 20,
             memory_bytes: 64 << 20,
             crossing_bytes: 16 << 20,
+            calls_at_once: 64,
+            compile: Duration::from_secs(120),
+            long: LongLimits::default(),
         }
     }
 }
 
 pub struct PluginHost {
-    engine: Engine,
+    compiler: Compiler,
     linker: Arc<Linker<Guest>>,
     limits: Limits,
+    long: Arc<LongSends>,
 }
 
 /// A compiled plugin. Cheap to clone; a call in flight keeps the one it began with.
@@ -65,8 +81,13 @@ pub struct Plugin {
     pub digest: Digest,
     /// Interfaces it exports, as in `telemetry`.
     pub exports: BTreeSet<String>,
-    pre: TargetPluginPre<Guest>,
+    pre: InstancePre<Guest>,
+    /// Where its exports are: looked up once, not in every call.
+    target: TargetPluginIndices,
+    pub(crate) optional: Optional,
     limits: Limits,
+    calls: Semaphore,
+    long: Arc<LongSends>,
 }
 
 /// What a call may use.
@@ -78,6 +99,44 @@ pub struct CallOptions<'a> {
     pub now_ms: u64,
     /// What the markers of the call's generation stand for.
     pub secrets: &'a [SecretValue],
+    /// Where the artifacts of the call's generations are kept. None: none can be sent.
+    pub artifacts: Option<Arc<dyn ArtifactSource>>,
+}
+
+/// What a call is about, and may do.
+#[derive(Default)]
+pub(crate) struct Scope {
+    pub phase: Phase,
+    pub names: Names,
+    pub artifacts: Vec<core::Artifact>,
+}
+
+impl Scope {
+    pub fn reading(names: Names) -> Self {
+        Self {
+            phase: Phase::Reading,
+            names,
+            artifacts: Vec::new(),
+        }
+    }
+
+    /// All of `subjects` belong to one workload.
+    pub fn mutating<'a>(options: &CallOptions<'_>, subjects: impl Iterator<Item = &'a Generation>) -> Self {
+        let mut scope = Self {
+            phase: Phase::Mutating,
+            names: Names {
+                target: options.context.target.clone(),
+                ..Names::default()
+            },
+            artifacts: Vec::new(),
+        };
+        for subject in subjects {
+            scope.names.key.get_or_insert_with(|| subject.key.clone());
+            scope.names.names.insert(subject.name.clone());
+            scope.artifacts.extend(subject.artifacts.iter().cloned());
+        }
+        scope
+    }
 }
 
 impl PluginHost {
@@ -113,8 +172,9 @@ impl PluginHost {
         };
         let (engine, linker) = start().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
         Ok(Self {
-            engine,
+            compiler: Compiler::new(engine),
             linker: Arc::new(linker),
+            long: Arc::new(LongSends::new(limits.long.clone())),
             limits,
         })
     }
@@ -122,6 +182,7 @@ impl PluginHost {
     /// Validates, compiles and links. Takes seconds for a large component: call it off the event loop.
     pub fn load(&self, name: &str, bytes: &[u8]) -> Result<Plugin, LoadError> {
         let name_of = || name.to_owned();
+        let digest = Digest::of(bytes);
         if bytes.len() > self.limits.component_bytes {
             return Err(LoadError::TooLarge {
                 name: name_of(),
@@ -136,9 +197,10 @@ impl PluginHost {
         // Another implementation looks first: a compiler should only see what is valid.
         let mut validator = wasmparser::Validator::new();
         validator.validate_all(bytes).map_err(|error| invalid(error.to_string()))?;
-        let component = Component::new(&self.engine, bytes).map_err(|error| invalid(format!("{error:#}")))?;
+        let component = self.compiler.compile(&digest, bytes, self.limits.compile);
+        let component = component.map_err(|error| error.named(name))?;
         let kind = component.component_type();
-        for (import, _) in kind.imports(&self.engine) {
+        for (import, _) in kind.imports(self.compiler.engine()) {
             let ours = ["endpoint", "log", "clock", "types"]
                 .iter()
                 .any(|one| import.starts_with(&format!("{INTERFACES}{one}{WORLD_VERSION}")));
@@ -154,7 +216,7 @@ impl PluginHost {
             }
         }
         let exports = kind
-            .exports(&self.engine)
+            .exports(self.compiler.engine())
             .filter_map(|(export, _)| {
                 let (interface, version) = export.strip_prefix(INTERFACES)?.split_once('@')?;
                 format!("@{version}").starts_with(WORLD_VERSION).then(|| interface.to_owned())
@@ -165,13 +227,16 @@ impl PluginHost {
             message: format!("{error:#}"),
         };
         let pre = self.linker.instantiate_pre(&component).map_err(world)?;
-        let pre = TargetPluginPre::new(pre).map_err(world)?;
         let plugin = Plugin {
             name: name_of(),
-            digest: Digest::of(bytes),
+            digest,
+            target: TargetPluginIndices::new(&pre).map_err(world)?,
+            optional: Optional::new(&exports, &pre).map_err(world)?,
             exports,
             pre,
+            calls: Semaphore::new(self.limits.calls_at_once),
             limits: self.limits.clone(),
+            long: self.long.clone(),
         };
         plugin.self_test()?;
         Ok(plugin)
@@ -190,7 +255,7 @@ impl Plugin {
         store.set_epoch_deadline((SELF_TEST.as_millis() / EPOCH_TICK.as_millis()) as u64);
         store.epoch_deadline_trap();
         let started = async {
-            let instance = self.pre.instance_pre().instantiate_async(&mut store).await?;
+            let instance = self.pre.instantiate_async(&mut store).await?;
             Ok::<_, wasmtime::Error>(instance)
         };
         // It has nothing to wait for, so it is done at once or waits for ever.
@@ -212,8 +277,8 @@ impl Plugin {
             }
         };
         let mut fits = || -> wasmtime::Result<()> {
-            TargetPlugin::new(&mut store, &instance)?;
-            self.optional_types(&mut store, &instance)
+            self.target.load(&mut store, &instance)?;
+            self.optional.types(&mut store, &instance)
         };
         fits().map_err(|error| LoadError::World {
             name: name(),
@@ -234,7 +299,7 @@ impl Plugin {
         let mut guest = Guest::new(wasi.build(), self.limits.memory_bytes, Instant::now() + deadline);
         guest.plugin.clone_from(&self.name);
         guest.now_ms = now_ms;
-        let mut store = Store::new(self.pre.engine(), guest);
+        let mut store = Store::new(self.pre.component().engine(), guest);
         store.limiter(|guest| &mut guest.limits);
         store.set_hostcall_fuel(self.limits.crossing_bytes);
         store.set_max_component_handles(HANDLES_MAX);
@@ -253,9 +318,9 @@ impl Plugin {
     /// Pure: nothing may be sent.
     pub async fn check(&self, options: &CallOptions<'_>, subject: &Generation) -> CallReport<Report> {
         let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Pure, Names::default(), move |store, instance| {
+        self.call(options, Scope::default(), move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
+                let plugin = plugin.target.load(&mut *store, instance)?;
                 let answer = plugin.holdfast_target_target().call_check(store, &ctx, &subject).await?;
                 Ok(answer.map(convert::report).map_err(convert::fault))
             })
@@ -270,9 +335,9 @@ impl Plugin {
             target: options.context.target.clone(),
             ..Names::default()
         };
-        self.call(options, Phase::Reading, names, move |store, instance| {
+        self.call(options, Scope::reading(names), move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
+                let plugin = plugin.target.load(&mut *store, instance)?;
                 let target = plugin.holdfast_target_target();
                 let mut whole: Option<Page> = None;
                 let mut cursor = None;
@@ -317,66 +382,62 @@ impl Plugin {
     }
 
     pub async fn launch(&self, options: &CallOptions<'_>, subject: &Generation, size: u32) -> CallReport<Progress> {
-        let names = names_of(options, subject);
+        let scope = Scope::mutating(options, std::iter::once(subject));
         let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Mutating, names, move |store, instance| {
+        self.call(options, scope, move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
+                let plugin = plugin.target.load(&mut *store, instance)?;
                 let answer = plugin
                     .holdfast_target_target()
                     .call_launch(store, &ctx, &subject, size)
                     .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
+                progress(answer)
             })
         })
         .await
     }
 
     pub async fn scale(&self, options: &CallOptions<'_>, subject: &Generation, size: u32) -> CallReport<Progress> {
-        let names = names_of(options, subject);
+        let scope = Scope::mutating(options, std::iter::once(subject));
         let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Mutating, names, move |store, instance| {
+        self.call(options, scope, move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
+                let plugin = plugin.target.load(&mut *store, instance)?;
                 let answer = plugin
                     .holdfast_target_target()
                     .call_scale(store, &ctx, &subject, size)
                     .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
+                progress(answer)
             })
         })
         .await
     }
 
     pub async fn route(&self, options: &CallOptions<'_>, entries: &[RouteEntry]) -> CallReport<Progress> {
-        let names = Names {
-            key: entries.first().map(|entry| entry.generation.key.clone()),
-            names: entries.iter().map(|entry| entry.generation.name.clone()).collect(),
-            target: options.context.target.clone(),
-        };
+        let scope = Scope::mutating(options, entries.iter().map(|entry| &entry.generation));
         let ctx = convert::context(options.context);
         let entries: Vec<_> = entries.iter().map(convert::route_entry).collect();
-        self.call(options, Phase::Mutating, names, move |store, instance| {
+        self.call(options, scope, move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
+                let plugin = plugin.target.load(&mut *store, instance)?;
                 let answer = plugin.holdfast_target_target().call_route(store, &ctx, &entries).await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
+                progress(answer)
             })
         })
         .await
     }
 
     pub async fn retire(&self, options: &CallOptions<'_>, subject: &Generation, last: bool) -> CallReport<Progress> {
-        let names = names_of(options, subject);
+        let scope = Scope::mutating(options, std::iter::once(subject));
         let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Mutating, names, move |store, instance| {
+        self.call(options, scope, move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
+                let plugin = plugin.target.load(&mut *store, instance)?;
                 let answer = plugin
                     .holdfast_target_target()
                     .call_retire(store, &ctx, &subject, last)
                     .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
+                progress(answer)
             })
         })
         .await
@@ -387,32 +448,46 @@ impl Plugin {
     pub(crate) async fn call<T>(
         &self,
         options: &CallOptions<'_>,
-        phase: Phase,
-        names: Names,
-        run: impl for<'a> FnOnce(&'a mut Store<Guest>, &'a Instance) -> Running<'a, T>,
+        scope: Scope,
+        run: impl for<'a> FnOnce(&'a Plugin, &'a mut Store<Guest>, &'a Instance) -> Running<'a, T>,
     ) -> CallReport<T> {
         let begun = Instant::now();
-        let stderr = Stderr::default();
+        let ended = |answer, sent| CallReport {
+            answer,
+            sent,
+            elapsed: begun.elapsed(),
+        };
+        let failed = |class, message| Err(CallFailure::Failed { class, message });
         let secrets = match Secrets::new(options.secrets) {
             Ok(secrets) => secrets,
-            Err(message) => {
-                return CallReport {
-                    answer: Err(CallFailure::Failed {
-                        class: FailureClass::HostBug,
-                        message,
-                    }),
-                    sent: Vec::new(),
-                    elapsed: begun.elapsed(),
-                };
-            }
+            Err(message) => return ended(failed(FailureClass::HostBug, message), Vec::new()),
         };
-        let mut store = self.store(&stderr, options.now_ms, options.deadline);
+        // It is never closed.
+        let Ok(Ok(_turn)) = tokio::time::timeout(options.deadline, self.calls.acquire()).await else {
+            let message = format!("all {} calls of the plugin were in use", self.limits.calls_at_once);
+            return ended(failed(FailureClass::Busy, message), Vec::new());
+        };
+        let deadline = options.deadline.saturating_sub(begun.elapsed());
+        let stderr = Stderr::default();
+        let mut store = self.store(&stderr, options.now_ms, deadline);
         let guest = store.data_mut();
         guest.binding.clone_from(&options.binding);
-        guest.phase = phase;
-        guest.names = names;
+        guest.phase = scope.phase;
+        guest.names = scope.names;
         guest.secrets = Arc::new(secrets);
-        let mut ticks_left = (options.deadline.as_millis() / EPOCH_TICK.as_millis()) as u64 + 1;
+        if scope.phase == Phase::Mutating {
+            guest.contents = Contents {
+                artifacts: scope.artifacts.into(),
+                source: options.artifacts.clone(),
+            };
+            guest.long = Some(Step {
+                sends: self.long.clone(),
+                plugin: self.digest.clone(),
+                target: options.context.target.clone(),
+                fence: options.context.fence,
+            });
+        }
+        let mut ticks_left = (deadline.as_millis() / EPOCH_TICK.as_millis()) as u64 + 1;
         store.set_epoch_deadline(1);
         // Yielding at each tick lets the wall deadline fire while the guest only computes.
         store.epoch_deadline_callback(move |_| {
@@ -424,31 +499,48 @@ impl Plugin {
             })
         });
         let span = tracing::info_span!("plugin_call", plugin = self.name, digest = self.digest.short());
-        let outcome = tokio::time::timeout(options.deadline, async {
-            let instance = self.pre.instance_pre().instantiate_async(&mut store).await?;
-            run(&mut store, &instance).await
+        let guarded = AssertUnwindSafe(async {
+            let instance = self.pre.instantiate_async(&mut store).await?;
+            run(self, &mut store, &instance).await
         })
-        .instrument(span.clone())
-        .await;
+        .catch_unwind();
+        let outcome = tokio::time::timeout(deadline, guarded).instrument(span.clone()).await;
         let answer = match outcome {
-            Ok(Ok(answer)) => answer.map_err(CallFailure::Fault),
-            Ok(Err(error)) => Err(classify(&error, store.data().limits.refused, &stderr)),
-            Err(_) => Err(CallFailure::Failed {
-                class: FailureClass::Deadline,
-                message: format!("it did not answer within {} ms", options.deadline.as_millis()),
-            }),
+            Ok(Ok(Ok(answer))) => answer.map_err(CallFailure::Fault),
+            Ok(Ok(Err(error))) => Err(classify(&error, store.data().limits.refused, &stderr)),
+            // The message went to stderr; whoever waits for this call must not wait for ever.
+            Ok(Err(_)) => {
+                let message = "the host panicked; its own message stands before this one";
+                return ended(failed(FailureClass::HostBug, message.into()), Vec::new());
+            }
+            Err(_) => failed(
+                FailureClass::Deadline,
+                format!("it did not answer within {} ms", options.deadline.as_millis()),
+            ),
         };
-        let sent = std::mem::take(&mut store.data_mut().sent);
+        let guest = store.data_mut();
+        let sent = std::mem::take(&mut guest.sent);
+        let (dropped_lines, dropped_bytes) = (guest.dropped_lines(), stderr.dropped_bytes());
         let elapsed_ms = begun.elapsed().as_millis() as u64;
-        span.in_scope(|| tracing::debug!(elapsed_ms, requests = sent.len(), ok = answer.is_ok(), "plugin call ended"));
-        CallReport {
-            answer,
-            sent,
-            elapsed: begun.elapsed(),
-        }
+        span.in_scope(|| {
+            tracing::debug!(elapsed_ms, requests = sent.len(), ok = answer.is_ok(), "plugin call ended");
+            if dropped_lines > 0 || dropped_bytes > 0 {
+                tracing::warn!(dropped_lines, dropped_bytes, "the plugin logged more than is kept");
+            }
+        });
+        ended(answer, sent)
     }
 }
 
+/// What a mutating verb answered.
+pub(crate) fn progress(answer: Result<wit::Progress, wit::Fault>) -> wasmtime::Result<Result<Progress, core::Fault>> {
+    match answer {
+        Ok(done) => convert::progress(done).map(Ok),
+        Err(fault) => Ok(Err(convert::fault(fault))),
+    }
+}
+
+/// What a verb about one generation may name.
 pub(crate) fn names_of(options: &CallOptions<'_>, subject: &Generation) -> Names {
     Names {
         key: Some(subject.key.clone()),
@@ -512,7 +604,9 @@ fn classify(error: &wasmtime::Error, memory_refused: bool, stderr: &Stderr) -> C
         _ if text.contains(COUNT_TEXT) => (FailureClass::Memory, text),
         _ if memory_refused => (FailureClass::Memory, "it wanted more memory than its cap".to_owned()),
         _ if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() => (FailureClass::Exit, "it called exit".to_owned()),
+        _ if error.is::<TooManyHostCalls>() => (FailureClass::HostCalls, text),
         // The error's type is private; tests/hostile/limits.rs pins its text.
+        _ if error.is::<ResumeTooLarge>() => (FailureClass::OutputSize, text),
         _ if text.contains(FUEL_TEXT) || error.is::<TooMuch>() => (
             FailureClass::OutputSize,
             "too many bytes crossed between it and the host".to_owned(),

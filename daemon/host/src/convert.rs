@@ -80,14 +80,24 @@ pub(crate) fn route_entry(entry: &core::RouteEntry) -> exports::RouteEntry {
     }
 }
 
-pub(crate) fn progress(progress: wit::Progress) -> core::Progress {
+/// It is kept in memory and given back with every further call of the step.
+const RESUME_MAX_BYTES: usize = 64 << 10;
+
+#[derive(Debug, thiserror::Error)]
+#[error("its resume has {0} bytes; the limit is {RESUME_MAX_BYTES}")]
+pub(crate) struct ResumeTooLarge(usize);
+
+pub(crate) fn progress(progress: wit::Progress) -> wasmtime::Result<core::Progress> {
     match progress {
-        wit::Progress::Done => core::Progress::Done,
-        wit::Progress::Pending(wait) => core::Progress::Pending {
+        wit::Progress::Done => Ok(core::Progress::Done),
+        wit::Progress::Pending(wait) if wait.resume.len() > RESUME_MAX_BYTES => {
+            Err(wasmtime::Error::new(ResumeTooLarge(wait.resume.len())))
+        }
+        wit::Progress::Pending(wait) => Ok(core::Progress::Pending {
             resume: wait.resume,
             after_ms: wait.after_ms,
             message: wait.message,
-        },
+        }),
     }
 }
 

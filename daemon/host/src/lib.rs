@@ -5,9 +5,12 @@
 //! memory, tables, output, logs, requests and bytes; no ambient WASI. Credentials never enter guest memory.
 
 mod call;
+mod compile;
+mod content;
 mod convert;
 mod endpoint;
 mod guest;
+mod long;
 mod optional;
 mod outcome;
 mod policy;
@@ -15,7 +18,9 @@ mod probe;
 mod secrets;
 
 pub use call::{CallOptions, Limits, Plugin, PluginHost};
-pub use endpoint::{AuthConfig, Binding, BindingConfig, BindingError, EndpointConfig, RuleConfig};
+pub use content::{ArtifactSource, BlobBytes};
+pub use endpoint::{AuthConfig, Binding, BindingConfig, BindingError, EndpointConfig, RegistryAuthConfig, RuleConfig, TlsError};
+pub use long::LongLimits;
 pub use outcome::{CallFailure, CallReport, FailureClass, LoadError};
 pub use policy::{Effect, Phase};
 pub use probe::{Network, ProbeOutcome, probe_http};

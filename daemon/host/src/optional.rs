@@ -1,44 +1,75 @@
 //! The interfaces that a plugin may export or not. Where it does not, the answer is `not-exported`, which the planners see
 //! as `absent`.
 
-use crate::call::{CallOptions, Plugin, names_of};
+use crate::call::{CallOptions, Plugin, Scope, names_of, progress};
 use crate::convert;
 use crate::guest::Guest;
 use crate::outcome::{CallFailure, CallReport, FailureClass};
-use crate::policy::{Names, Phase};
 use crate::{capacity, diagnosis, jobs, preview, telemetry};
 use holdfast_core::target::{Change, CheckProblem, Excerpt, Fault, FaultClass, Generation, Progress, Sample};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use wasmtime::Store;
-use wasmtime::component::Instance;
+use wasmtime::component::{Instance, InstancePre};
 
-impl Plugin {
-    /// Whether what is exported of the optional interfaces has their types.
-    pub(crate) fn optional_types(&self, store: &mut Store<Guest>, instance: &Instance) -> wasmtime::Result<()> {
-        for interface in &self.exports {
+/// Where a plugin's optional exports are, as far as it has them.
+#[derive(Default)]
+pub(crate) struct Optional {
+    jobs: Option<jobs::JobsIndices>,
+    preview: Option<preview::PreviewIndices>,
+    capacity: Option<capacity::CapacityIndices>,
+    telemetry: Option<telemetry::TelemetryIndices>,
+    diagnosis: Option<diagnosis::DiagnosisIndices>,
+}
+
+impl Optional {
+    /// What is not asked for need not fit.
+    pub fn new(exports: &BTreeSet<String>, pre: &InstancePre<Guest>) -> wasmtime::Result<Self> {
+        let mut found = Self::default();
+        for interface in exports {
             match interface.as_str() {
-                "jobs" => {
-                    jobs::Jobs::new(&mut *store, instance)?;
-                }
-                "preview" => {
-                    preview::Preview::new(&mut *store, instance)?;
-                }
-                "capacity" => {
-                    capacity::Capacity::new(&mut *store, instance)?;
-                }
-                "telemetry" => {
-                    telemetry::Telemetry::new(&mut *store, instance)?;
-                }
-                "diagnosis" => {
-                    diagnosis::Diagnosis::new(&mut *store, instance)?;
-                }
-                // What is not asked for need not fit.
+                "jobs" => found.jobs = Some(jobs::JobsIndices::new(pre)?),
+                "preview" => found.preview = Some(preview::PreviewIndices::new(pre)?),
+                "capacity" => found.capacity = Some(capacity::CapacityIndices::new(pre)?),
+                "telemetry" => found.telemetry = Some(telemetry::TelemetryIndices::new(pre)?),
+                "diagnosis" => found.diagnosis = Some(diagnosis::DiagnosisIndices::new(pre)?),
                 _ => {}
             }
         }
-        Ok(())
+        Ok(found)
     }
 
+    /// Whether what is exported has the types that it should.
+    pub fn types(&self, store: &mut Store<Guest>, instance: &Instance) -> wasmtime::Result<()> {
+        let _ = self.jobs.as_ref().map(|one| one.load(&mut *store, instance)).transpose()?;
+        let _ = self.preview.as_ref().map(|one| one.load(&mut *store, instance)).transpose()?;
+        let _ = self
+            .capacity
+            .as_ref()
+            .map(|one| one.load(&mut *store, instance))
+            .transpose()?;
+        let _ = self
+            .telemetry
+            .as_ref()
+            .map(|one| one.load(&mut *store, instance))
+            .transpose()?;
+        let _ = self
+            .diagnosis
+            .as_ref()
+            .map(|one| one.load(&mut *store, instance))
+            .transpose()?;
+        Ok(())
+    }
+}
+
+/// Called only after it was seen to be there.
+fn exported<T>(found: &Option<T>) -> wasmtime::Result<&T> {
+    found
+        .as_ref()
+        .ok_or_else(|| wasmtime::Error::msg("an interface that is exported was not looked up"))
+}
+
+impl Plugin {
     /// Pure, like `check`: what is wrong with a job's template.
     pub async fn check_job(
         &self,
@@ -52,9 +83,9 @@ impl Plugin {
         }
         let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
         let (job, template) = (job.to_owned(), template.to_owned());
-        self.call(options, Phase::Pure, Names::default(), move |store, instance| {
+        self.call(options, Scope::default(), move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = jobs::Jobs::new(&mut *store, instance)?;
+                let plugin = exported(&plugin.optional.jobs)?.load(&mut *store, instance)?;
                 let answer = plugin
                     .holdfast_target_jobs()
                     .call_check_job(store, &ctx, &subject, &job, &template)
@@ -79,18 +110,18 @@ impl Plugin {
                 ..not_exported("jobs")
             };
         }
-        let mut names = names_of(options, subject);
-        names.names.insert(format!("{}-{job}", subject.name));
+        let mut scope = Scope::mutating(options, std::iter::once(subject));
+        scope.names.names.insert(format!("{}-{job}", subject.name));
         let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
         let (job, template) = (job.to_owned(), template.to_owned());
-        self.call(options, Phase::Mutating, names, move |store, instance| {
+        self.call(options, scope, move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = jobs::Jobs::new(&mut *store, instance)?;
+                let plugin = exported(&plugin.optional.jobs)?.load(&mut *store, instance)?;
                 let answer = plugin
                     .holdfast_target_jobs()
                     .call_run(store, &ctx, &subject, &job, &template)
                     .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
+                progress(answer)
             })
         })
         .await
@@ -110,9 +141,9 @@ impl Plugin {
         names.names.extend(current.map(|current| current.name.clone()));
         let ctx = convert::context(options.context);
         let (current, wanted) = (current.map(convert::generation), convert::generation(wanted));
-        self.call(options, Phase::Reading, names, move |store, instance| {
+        self.call(options, Scope::reading(names), move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = preview::Preview::new(&mut *store, instance)?;
+                let plugin = exported(&plugin.optional.preview)?.load(&mut *store, instance)?;
                 let answer = plugin
                     .holdfast_target_preview()
                     .call_diff(store, &ctx, current.as_ref(), &wanted)
@@ -138,9 +169,9 @@ impl Plugin {
         }
         let names = names_of(options, subject);
         let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Reading, names, move |store, instance| {
+        self.call(options, Scope::reading(names), move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = capacity::Capacity::new(&mut *store, instance)?;
+                let plugin = exported(&plugin.optional.capacity)?.load(&mut *store, instance)?;
                 let answer = plugin.holdfast_target_capacity().call_room(store, &ctx, &subject).await?;
                 Ok(answer.map_err(convert::fault))
             })
@@ -154,9 +185,9 @@ impl Plugin {
         }
         let names = names_of(options, subject);
         let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Reading, names, move |store, instance| {
+        self.call(options, Scope::reading(names), move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = telemetry::Telemetry::new(&mut *store, instance)?;
+                let plugin = exported(&plugin.optional.telemetry)?.load(&mut *store, instance)?;
                 let answer = plugin.holdfast_target_telemetry().call_read(store, &ctx, &subject).await?;
                 let sample = |sample: telemetry::exports::holdfast::target::telemetry::Sample| Sample {
                     name: sample.name,
@@ -176,9 +207,9 @@ impl Plugin {
         }
         let names = names_of(options, subject);
         let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Reading, names, move |store, instance| {
+        self.call(options, Scope::reading(names), move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = diagnosis::Diagnosis::new(&mut *store, instance)?;
+                let plugin = exported(&plugin.optional.diagnosis)?.load(&mut *store, instance)?;
                 let answer = plugin.holdfast_target_diagnosis().call_explain(store, &ctx, &subject).await?;
                 let excerpt = |excerpt: diagnosis::exports::holdfast::target::diagnosis::Excerpt| Excerpt {
                     instance: excerpt.instance,

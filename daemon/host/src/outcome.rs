@@ -19,13 +19,34 @@ pub enum FailureClass {
     Panic,
     /// It called exit.
     Exit,
+    /// It called the host too often.
+    HostCalls,
+    /// Too many of its calls are under way.
+    Busy,
     /// Our own code failed.
     HostBug,
     /// It does not export what was called.
     NotExported,
 }
 
+/// What the author did wrong, by class.
+pub const FAILURES_PAGE: &str = "sdk/FAILURES.md";
+
 impl FailureClass {
+    pub const ALL: [FailureClass; 11] = [
+        FailureClass::Deadline,
+        FailureClass::CpuBudget,
+        FailureClass::Stack,
+        FailureClass::Memory,
+        FailureClass::OutputSize,
+        FailureClass::Panic,
+        FailureClass::Exit,
+        FailureClass::HostCalls,
+        FailureClass::Busy,
+        FailureClass::HostBug,
+        FailureClass::NotExported,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             FailureClass::Deadline => "deadline",
@@ -35,6 +56,8 @@ impl FailureClass {
             FailureClass::OutputSize => "output-size",
             FailureClass::Panic => "panic",
             FailureClass::Exit => "exit",
+            FailureClass::HostCalls => "host-calls",
+            FailureClass::Busy => "busy",
             FailureClass::HostBug => "host-bug",
             FailureClass::NotExported => "not-exported",
         }
@@ -59,6 +82,15 @@ impl CallFailure {
                 message,
             } => Fault {
                 class: FaultClass::Deadline,
+                message: format!("{message} (see {FAILURES_PAGE}#deadline)"),
+                fence: None,
+            },
+            // Nothing of it was begun.
+            CallFailure::Failed {
+                class: FailureClass::Busy,
+                message,
+            } => Fault {
+                class: FaultClass::Exhausted,
                 message,
                 fence: None,
             },
@@ -72,7 +104,11 @@ impl CallFailure {
             },
             CallFailure::Failed { class, message } => Fault {
                 class: FaultClass::Internal,
-                message: format!("plugin {}: {message}", class.as_str()),
+                message: format!(
+                    "plugin {}: {message} (see {FAILURES_PAGE}#{})",
+                    class.as_str(),
+                    class.as_str()
+                ),
                 fence: None,
             },
         }
@@ -89,16 +125,53 @@ pub struct CallReport<T> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("plugin {name} is {size} bytes; the limit is {limit}")]
+    #[error("plugin {name} is {size} bytes; the limit is {limit} (see {FAILURES_PAGE}#too-large)")]
     TooLarge { name: String, size: usize, limit: usize },
-    #[error("plugin {name} is not a valid WebAssembly component: {message}")]
+    #[error("plugin {name} is not a valid WebAssembly component: {message} (see {FAILURES_PAGE}#invalid)")]
     Invalid { name: String, message: String },
-    #[error("plugin {name} does not fit the plugin world (supported: holdfast:target 0.1): {message}")]
+    #[error(
+        "plugin {name} does not fit the plugin world (supported: holdfast:target 0.1): {message} (see {FAILURES_PAGE}#world)"
+    )]
     World { name: String, message: String },
-    #[error("plugin {name} imports {import}, which no plugin gets")]
+    #[error("plugin {name} imports {import}, which no plugin gets (see {FAILURES_PAGE}#import)")]
     Import { name: String, import: String },
-    #[error("plugin {name} does not start: {message}")]
+    #[error("plugin {name} does not start: {message} (see {FAILURES_PAGE}#start)")]
     Start { name: String, message: String },
+    #[error(
+        "plugin {name} was still compiling after {limit_ms} ms and is not tried again before a restart (see {FAILURES_PAGE}#compile-time)"
+    )]
+    CompileTime { name: String, limit_ms: u64 },
     #[error("the WebAssembly engine cannot be started: {0}")]
     Engine(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_its_place_on_the_page() {
+        let page = include_str!("../../../sdk/FAILURES.md");
+        let load = ["too-large", "invalid", "world", "import", "start", "compile-time"];
+        for class in FailureClass::ALL.map(FailureClass::as_str).into_iter().chain(load) {
+            assert!(page.contains(&format!("\n## {class}\n")), "{class}");
+        }
+    }
+
+    #[test]
+    fn what_the_planners_see_names_the_place() {
+        for (class, expected) in [
+            (FailureClass::Memory, FaultClass::Internal),
+            (FailureClass::Deadline, FaultClass::Deadline),
+        ] {
+            let fault = CallFailure::Failed {
+                class,
+                message: "x".into(),
+            }
+            .into_fault();
+            assert_eq!(fault.class, expected);
+            let place = format!("(see sdk/FAILURES.md#{})", class.as_str());
+            assert!(fault.message.ends_with(&place), "{}", fault.message);
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use crate::endpoint::{Exchange, SendFail};
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use std::fmt;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -41,9 +41,8 @@ struct Swap {
 
 impl Swap {
     /// None when there is nothing to replace. An empty text would be found everywhere, so it is left out.
-    fn new(pairs: impl IntoIterator<Item = (Vec<u8>, Zeroizing<Vec<u8>>)>) -> Result<Option<Self>, String> {
+    fn new(pairs: impl IntoIterator<Item = (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>)>) -> Result<Option<Self>, String> {
         let (find, with): (Vec<_>, Vec<_>) = pairs.into_iter().filter(|(find, _)| !find.is_empty()).unzip();
-        let find: Vec<_> = find.into_iter().map(Zeroizing::new).collect();
         if find.is_empty() {
             return Ok(None);
         }
@@ -62,6 +61,20 @@ impl Swap {
 
     fn apply(&self, text: &[u8]) -> Vec<u8> {
         self.finder.replace_all_bytes(text, &self.with)
+    }
+
+    fn longest_bytes(&self) -> usize {
+        self.finder.max_pattern_len()
+    }
+
+    /// Leaves out what may be the rest of a text whose beginning was lost.
+    fn without_rest(&self, mut exchange: Exchange) -> Exchange {
+        let body = &exchange.body;
+        let rest = self.longest_bytes().saturating_sub(1).min(body.len());
+        let across = self.finder.find_iter(body).take_while(|found| found.start() < rest).last();
+        let rest = across.map_or(rest, |found| found.end().max(rest));
+        exchange.body.drain(..rest);
+        exchange
     }
 }
 
@@ -91,15 +104,16 @@ impl Secrets {
             }
             let base64 = Zeroizing::new(STANDARD.encode(&secret.value).into_bytes());
             let (marker, marker_base64) = (secret.marker.as_bytes().to_vec(), secret.marker_base64.as_bytes().to_vec());
-            for found in readings(&secret.value, text) {
-                take_out.push((found.to_vec(), Zeroizing::new(marker.clone())));
+            // The first of equal texts counts.
+            take_out.push((base64.clone(), Zeroizing::new(marker_base64.clone())));
+            for found in readings(&secret.value) {
+                take_out.push((found, Zeroizing::new(marker.clone())));
             }
-            take_out.push((base64.to_vec(), Zeroizing::new(marker_base64.clone())));
             match text {
-                Some(text) => fill.push((marker, json_escaped(text))),
+                Some(text) => fill.push((Zeroizing::new(marker), json_escaped(text))),
                 None => refused.push((secret.marker.clone(), "is not UTF-8; use its base64 marker")),
             }
-            fill.push((marker_base64, base64));
+            fill.push((Zeroizing::new(marker_base64), base64));
         }
         refused.retain(|(marker, _)| !marker.is_empty());
         Ok(Self {
@@ -131,20 +145,59 @@ impl Secrets {
             None => exchange,
         }
     }
+
+    /// As `take_out`, where the beginning of the body was lost.
+    pub fn take_out_of_tail(&self, exchange: Exchange) -> Exchange {
+        match &self.take_out {
+            Some(swap) => apply(swap, swap.without_rest(exchange)),
+            None => exchange,
+        }
+    }
+
+    pub fn longest_bytes(&self) -> usize {
+        self.take_out.as_ref().map_or(0, Swap::longest_bytes)
+    }
 }
 
-/// Takes an endpoint's own credentials out of an answer that echoes them.
-pub(crate) fn remove_credentials(exchange: Exchange, credentials: &[Zeroizing<String>]) -> Result<Exchange, String> {
-    let long_enough = credentials.iter().filter(|one| one.len() >= VALUE_MIN_BYTES);
-    let pairs = long_enough.flat_map(|one| {
-        readings(one.as_bytes(), Some(one))
-            .into_iter()
-            .map(|found| (found.to_vec(), Zeroizing::new(REMOVED.into())))
-    });
-    Ok(match Swap::new(pairs)? {
-        Some(swap) => apply(&swap, exchange),
-        None => exchange,
-    })
+/// Takes an endpoint's own credentials out of whatever echoes them.
+pub(crate) struct Removal(Option<Swap>);
+
+impl Removal {
+    pub fn new(credentials: &[Zeroizing<String>]) -> Result<Self, String> {
+        let long_enough = credentials.iter().filter(|one| one.len() >= VALUE_MIN_BYTES);
+        let pairs = long_enough.flat_map(|one| {
+            readings(one.as_bytes())
+                .into_iter()
+                .map(|found| (found, Zeroizing::new(REMOVED.into())))
+        });
+        Swap::new(pairs).map(Self)
+    }
+
+    pub fn exchange(&self, exchange: Exchange) -> Exchange {
+        match &self.0 {
+            Some(swap) => apply(swap, exchange),
+            None => exchange,
+        }
+    }
+
+    pub fn text(&self, text: &str) -> String {
+        match &self.0 {
+            Some(swap) => String::from_utf8_lossy(&swap.apply(text.as_bytes())).into_owned(),
+            None => text.to_owned(),
+        }
+    }
+
+    /// As `exchange`, where the beginning of the body was lost.
+    pub fn tail(&self, exchange: Exchange) -> Exchange {
+        match &self.0 {
+            Some(swap) => apply(swap, swap.without_rest(exchange)),
+            None => exchange,
+        }
+    }
+
+    pub fn longest_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, Swap::longest_bytes)
+    }
 }
 
 fn apply(swap: &Swap, mut exchange: Exchange) -> Exchange {
@@ -155,20 +208,43 @@ fn apply(swap: &Swap, mut exchange: Exchange) -> Exchange {
     exchange
 }
 
-/// As it is, as JSON has it, and as JSON has it where the writer also escapes what HTML could read (Go does).
-fn readings(value: &[u8], text: Option<&str>) -> Vec<Zeroizing<Vec<u8>>> {
-    let mut readings = vec![Zeroizing::new(value.to_vec())];
-    if let Some(text) = text {
+/// The value in every form in which software commonly repeats what it was given.
+fn readings(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let mut readings = vec![value.to_vec()];
+    if let Ok(text) = std::str::from_utf8(value) {
         let json = json_escaped(text);
+        // Go also escapes what HTML could read.
         let html = String::from_utf8_lossy(&json)
             .replace('<', "\\u003c")
             .replace('>', "\\u003e")
             .replace('&', "\\u0026");
-        readings.push(json);
-        readings.push(Zeroizing::new(html.into_bytes()));
+        readings.push(json.to_vec());
+        readings.push(html.into_bytes());
     }
-    readings.dedup();
-    readings
+    readings.push(STANDARD.encode(value).into_bytes());
+    readings.push(STANDARD_NO_PAD.encode(value).into_bytes());
+    readings.push(URL_SAFE.encode(value).into_bytes());
+    readings.push(URL_SAFE_NO_PAD.encode(value).into_bytes());
+    readings.push(percent_encoded(value, "%20"));
+    readings.push(percent_encoded(value, "+"));
+    let hex = holdfast_core::ids::hex(value);
+    readings.push(hex.to_ascii_uppercase().into_bytes());
+    readings.push(hex.into_bytes());
+    readings.into_iter().map(Zeroizing::new).collect()
+}
+
+fn percent_encoded(value: &[u8], space: &str) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut text = Vec::with_capacity(value.len());
+    for byte in value {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(*byte),
+            b' ' => text.extend_from_slice(space.as_bytes()),
+            // Writing into memory does not fail.
+            other => drop(write!(text, "%{other:02X}")),
+        }
+    }
+    text
 }
 
 /// What stands between the quotes.
@@ -224,6 +300,11 @@ mod tests {
             (r#"pa\"ss\u003c1\u003e"#, "@@db@@"),
             ("pa\"ss<1>-and-more", "@@long@@"),
             ("cGEic3M8MT4=", "@@db.base64@@"),
+            ("cGEic3M8MT4", "@@db@@"),
+            ("pa%22ss%3C1%3E", "@@db@@"),
+            ("70612273733c313e", "@@db@@"),
+            ("70612273733C313E", "@@db@@"),
+            ("__4AAQI", "@@bytes@@"),
             ("nothing", "nothing"),
         ] {
             let cleaned = secrets.take_out(answer(came.as_bytes()));
@@ -269,8 +350,25 @@ mod tests {
     #[test]
     fn credentials_that_the_mark_contains_end() {
         let credentials = ["moved", "[removed]", "remo", "", "abc"].map(|one| Zeroizing::new(one.to_owned()));
-        let cleaned = remove_credentials(answer(b"a moved remo b abc"), &credentials).unwrap();
+        let cleaned = Removal::new(&credentials).unwrap().exchange(answer(b"a moved remo b abc"));
         assert_eq!(String::from_utf8_lossy(&cleaned.body), "a [removed] [removed] b abc");
         assert_eq!(format!("{:?}", secret("db", b"value")), "SecretValue");
+    }
+
+    #[test]
+    fn the_rest_of_a_secret_at_the_beginning_of_a_tail_is_left_out() {
+        let secrets = Secrets::new(&[secret("db", b"0123456789")]).unwrap();
+        // Its longest form is the hexadecimal one, of 20 bytes; so 19 of any tail are left out.
+        for (tail, expected) in [
+            ("56789 and what follows", "ows"),
+            ("............0123456789 end", " end"),
+            (".........0123456789 end", " end"),
+            (".......................0123456789", "....@@db@@"),
+            ("short", ""),
+        ] {
+            let cleaned = secrets.take_out_of_tail(answer(tail.as_bytes()));
+            assert_eq!(String::from_utf8_lossy(&cleaned.body), expected, "{tail}");
+        }
+        assert_eq!(secrets.longest_bytes(), 20);
     }
 }

@@ -3,11 +3,12 @@
 use crate::auth::{self, Challenge};
 use crate::config::RegistryConfig;
 use crate::reference::{Reference, is_digest};
-use crate::resolve::Wanted;
+use crate::resolve::{BlobStream, Wanted};
 use crate::{
     Class, ConfigError, DOCKER_LIST_TYPE, DOCKER_MANIFEST_TYPE, INDEX_TYPE, MANIFEST_MAX_BYTES, MANIFEST_TYPE, RegistryError,
     TAGS_MAX, TAGS_MAX_BYTES,
 };
+use futures_util::StreamExt;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, IF_NONE_MATCH, LINK, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::{Client, Response, Url};
@@ -71,18 +72,31 @@ fn tls_config(config: &RegistryConfig) -> Result<rustls::ClientConfig, ConfigErr
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// What the configured timeout is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// A whole answer.
+    Answer,
+    /// The next bytes: what is large may take long, as long as it comes.
+    Bytes,
+}
+
 impl HttpRegistry {
-    pub fn new(config: RegistryConfig) -> Result<Self, ConfigError> {
+    pub fn new(config: RegistryConfig, patience: Patience) -> Result<Self, ConfigError> {
+        let timeout = Duration::from_millis(config.timeout_ms);
         let client = Client::builder()
             .tls_backend_preconfigured(tls_config(&config)?)
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_millis(config.timeout_ms))
-            .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|source| ConfigError::Client {
-                host: config.host.clone(),
-                source,
-            })?;
+            .connect_timeout(timeout)
+            .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")));
+        let client = match patience {
+            Patience::Answer => client.timeout(timeout),
+            Patience::Bytes => client.read_timeout(timeout),
+        };
+        let client = client.build().map_err(|source| ConfigError::Client {
+            host: config.host.clone(),
+            source,
+        })?;
         Ok(Self {
             config,
             client,
@@ -150,6 +164,20 @@ impl HttpRegistry {
             return Err(failure(&what, response).await);
         }
         read(&what, response, max_bytes).await
+    }
+
+    /// A blob's bytes as they come. Not verified here.
+    pub async fn open_blob(&self, repository: &str, digest: &str) -> Result<BlobStream, RegistryError> {
+        let what = format!("{}/{repository}@{digest}", self.config.host);
+        let url = self.url(repository, &format!("blobs/{digest}"))?;
+        let response = self.follow(Method::GET, url, HeaderMap::new(), repository, &what).await?;
+        if !response.status().is_success() {
+            return Err(failure(&what, response).await);
+        }
+        let chunks = response.bytes_stream();
+        Ok(chunks
+            .map(move |chunk| chunk.map_err(|error| unreachable(&what, &error)))
+            .boxed())
     }
 
     /// Whether something is there, by HEAD. A redirect says so too: the registry knows where it keeps it.

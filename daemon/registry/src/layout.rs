@@ -1,15 +1,19 @@
 //! OCI image-layout directories: read with the same suspicion as a server, written reproducibly.
 
 use crate::reference::{Reference, Version, is_digest};
-use crate::resolve::Wanted;
+use crate::resolve::{BlobStream, Wanted};
 use crate::{
     Class, MANIFEST_TYPE, RegistryError, TAGS_MAX, TAGS_MAX_BYTES, TAR_GZIP_LAYER_TYPE, WASM_CONFIG_TYPE, WASM_LAYER_TYPE, sha256,
 };
+use bytes::BytesMut;
+use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use tokio::io::AsyncReadExt;
 
+const CHUNK_BYTES: usize = 64 << 10;
 /// A layout's index lists every tag, so it may be as large as a list of tags.
 const INDEX_MAX_BYTES: u64 = TAGS_MAX_BYTES;
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -127,6 +131,23 @@ fn blob_path(digest: &str, what: &str) -> Result<String, RegistryError> {
 /// A blob's bytes; the caller verifies them.
 pub(crate) fn blob(dir: &Path, digest: &str, max_bytes: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
     read_inside(dir, &blob_path(digest, what)?, max_bytes, what)
+}
+
+/// A blob's bytes as they are read; whoever reads them to their end verifies them.
+pub(crate) fn open_blob(dir: &Path, digest: &str, what: &str) -> Result<BlobStream, RegistryError> {
+    let relative = blob_path(digest, what)?;
+    let file = tokio::fs::File::from_std(open_inside(dir, &relative, what)?);
+    let (dir, what) = (dir.to_owned(), what.to_owned());
+    let chunks = stream::try_unfold(file, move |mut file| {
+        let (dir, relative, what) = (dir.clone(), relative.clone(), what.clone());
+        async move {
+            let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+            let read = file.read_buf(&mut chunk).await;
+            let read = read.map_err(|source| unreadable(&dir, &relative, &what, &source))?;
+            Ok((read > 0).then(|| (chunk.freeze(), file)))
+        }
+    });
+    Ok(chunks.boxed())
 }
 
 /// Whether the file is there, with the size it should have.

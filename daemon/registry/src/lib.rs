@@ -12,7 +12,7 @@ mod resolve;
 
 pub use config::{AuthConfig, RegistryConfig};
 pub use reference::{Reference, ReferenceError, Version};
-pub use resolve::{Blob, Evidence, PlatformImage, Registries, Resolution, Wanted};
+pub use resolve::{Blob, BlobStream, Evidence, PlatformImage, Registries, Resolution, Wanted};
 
 use std::path::PathBuf;
 

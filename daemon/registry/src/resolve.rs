@@ -1,12 +1,14 @@
 //! Tag to digest, and bytes by digest. What comes back is hashed here, whoever sent it.
 
 use crate::config::RegistryConfig;
-use crate::http_registry::{HttpRegistry, RawManifest};
+use crate::http_registry::{HttpRegistry, Patience, RawManifest};
 use crate::reference::{Reference, Version, is_digest, is_host, is_tag};
 use crate::{
     Class, ConfigError, DOCKER_LIST_TYPE, INDEX_CHILDREN_MAX, INDEX_TYPE, LAYERS_MAX, MANIFEST_MAX_BYTES, RegistryError, layout,
     sha256,
 };
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -64,8 +66,15 @@ impl Wanted {
     }
 }
 
+/// The bytes of a blob as they come.
+pub type BlobStream = BoxStream<'static, Result<Bytes, RegistryError>>;
+
 enum Backend {
-    Http(Box<HttpRegistry>),
+    Http {
+        registry: Box<HttpRegistry>,
+        /// For what is too large to have a time by which it must be there.
+        transfers: Box<HttpRegistry>,
+    },
     Layout(PathBuf),
 }
 
@@ -85,7 +94,10 @@ impl Registries {
             }
             let backend = match &config.layout {
                 Some(root) => Backend::Layout(root.clone()),
-                None => Backend::Http(Box::new(HttpRegistry::new(config.clone())?)),
+                None => Backend::Http {
+                    registry: Box::new(HttpRegistry::new(config.clone(), Patience::Answer)?),
+                    transfers: Box::new(HttpRegistry::new(config.clone(), Patience::Bytes)?),
+                },
             };
             backends.insert(config.host.clone(), backend);
         }
@@ -106,7 +118,7 @@ impl Registries {
     pub async fn resolve(&self, reference: &Reference, known: Option<&str>) -> Result<Option<Resolution>, RegistryError> {
         let found = match (self.backend(reference)?, &reference.version) {
             (_, Version::Digest(digest, _)) if known == Some(digest) => None,
-            (Backend::Http(registry), Version::Tag(_)) => tagged(registry, reference, known).await?,
+            (Backend::Http { registry, .. }, Version::Tag(_)) => tagged(registry, reference, known).await?,
             _ => Some(self.manifest(reference).await?),
         };
         let Some(top) = found else { return Ok(None) };
@@ -187,7 +199,7 @@ impl Registries {
 
     async fn manifest(&self, reference: &Reference) -> Result<RawManifest, RegistryError> {
         match self.backend(reference)? {
-            Backend::Http(registry) => registry.manifest(reference).await,
+            Backend::Http { registry, .. } => registry.manifest(reference).await,
             Backend::Layout(root) => {
                 let dir = layout::directory(root, &reference.repository);
                 let digest = layout::digest_of(&dir, reference)?;
@@ -212,7 +224,7 @@ impl Registries {
     pub async fn tags(&self, source: &str) -> Result<Vec<String>, RegistryError> {
         let repository = repository(source)?;
         let tags = match self.backend(&repository)? {
-            Backend::Http(registry) => registry.tags(&repository.repository).await?,
+            Backend::Http { registry, .. } => registry.tags(&repository.repository).await?,
             Backend::Layout(root) => layout::tags(&layout::directory(root, &repository.repository), source)?,
         };
         // What is no tag can be in no reference.
@@ -223,7 +235,7 @@ impl Registries {
     pub async fn has(&self, source: &str, wanted: &Wanted) -> Result<(), RegistryError> {
         let reference = by_digest(source, wanted.digest())?;
         match self.backend(&reference)? {
-            Backend::Http(registry) => registry.has(&reference.repository, wanted).await,
+            Backend::Http { registry, .. } => registry.has(&reference.repository, wanted).await,
             Backend::Layout(root) => layout::has(
                 &layout::directory(root, &reference.repository),
                 wanted,
@@ -246,11 +258,23 @@ impl Registries {
         Ok(raw.bytes)
     }
 
+    /// A blob by digest as it comes, for blobs of any size. NOT verified: whoever reads it to its end has to.
+    pub async fn open_blob(&self, source: &str, digest: &str) -> Result<BlobStream, RegistryError> {
+        let reference = by_digest(source, digest)?;
+        match self.backend(&reference)? {
+            Backend::Http { transfers, .. } => transfers.open_blob(&reference.repository, digest).await,
+            Backend::Layout(root) => {
+                let dir = layout::directory(root, &reference.repository);
+                layout::open_blob(&dir, digest, &reference.to_string())
+            }
+        }
+    }
+
     /// A blob by digest, verified.
     pub async fn fetch_blob(&self, source: &str, digest: &str, max_bytes: u64) -> Result<Vec<u8>, RegistryError> {
         let reference = by_digest(source, digest)?;
         let bytes = match self.backend(&reference)? {
-            Backend::Http(registry) => registry.blob(&reference.repository, digest, max_bytes).await?,
+            Backend::Http { registry, .. } => registry.blob(&reference.repository, digest, max_bytes).await?,
             Backend::Layout(root) => layout::blob(
                 &layout::directory(root, &reference.repository),
                 digest,

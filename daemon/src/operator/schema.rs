@@ -99,6 +99,14 @@ pub fn schema() -> Value {
             "body_name_pointer": text("JSON pointer into the body that must be the object's name"),
         }),
     );
+    let registry_auth = object(
+        &["registry", "username", "password_file"],
+        json!({
+            "registry": text("As in references, port included"),
+            "username": text("User name"),
+            "password_file": text("File with the password"),
+        }),
+    );
     let endpoint = object(
         &[],
         json!({
@@ -106,8 +114,10 @@ pub fn schema() -> Value {
             "unix": text("A unix socket instead"),
             "ca_file": ca_file(),
             "auth": auth(),
-            "client_cert": text("A client certificate: known, not in this version"),
-            "client_key": text("Its key: known, not in this version"),
+            "client_cert_file": text("PEM file of a client certificate, leaf first; with client_key_file, for https"),
+            "client_key_file": text("PEM file of its private key"),
+            "registry_auth": list(registry_auth, "Put in as X-Registry-Auth where a request makes the target pull an artifact of the release"),
+            "max_connections": { "type": "integer", "minimum": 1, "maximum": 256, "description": "At once; default 8" },
             "timeout_ms": number("For one request; default 10000"),
             "max_body_bytes": number("Largest answer; default 4194304"),
             "rules": list(rule, "What the plugin may send; the built-in edge plugin has its own"),
@@ -237,6 +247,10 @@ mod tests {
             (
                 "bindings/*/endpoints/*/auth/basic",
                 "bindings: [ { endpoints: { a: { auth: { basic: { zzz: 1 } } } } } ]",
+            ),
+            (
+                "bindings/*/endpoints/*/registry_auth/*",
+                "bindings: [ { endpoints: { a: { registry_auth: [ { zzz: 1 } ] } } } ]",
             ),
             (
                 "bindings/*/endpoints/*/rules/*",

@@ -50,11 +50,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A snapshot is written after so many entries, and at every clean stop.
 const SNAPSHOT_ENTRIES: u64 = 5_000;
-/// Calls at once on one target; a hung one stalls only its own.
+/// Reads at once on one target, and as many writes.
 const CALLS_PER_TARGET: usize = 4;
 const STOP_WAITS: Duration = Duration::from_secs(20);
 /// As a shell reports a program that SIGTERM ended.
@@ -142,7 +142,7 @@ pub(crate) struct World {
     pub blobs: Blobs,
     pub owner: String,
     pub call_deadline: Duration,
-    pub targets: Arc<std::sync::Mutex<BTreeMap<String, Arc<Semaphore>>>>,
+    pub targets: Arc<std::sync::Mutex<BTreeMap<String, calls::Turns>>>,
 }
 
 struct Shell {

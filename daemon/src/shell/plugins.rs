@@ -9,7 +9,7 @@ use holdfast_core::ids::Digest;
 use holdfast_core::target::PluginRef;
 use holdfast_host::{Binding, Limits, LoadError, Plugin, PluginHost};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Debug, thiserror::Error)]
@@ -181,10 +181,24 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The cache holds native code, so it is nobody else's to write.
-fn private_dir(dir: &std::path::Path) -> bool {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).is_ok()
+/// The cache holds native code, so it is nobody else's to write: one that is, or is another's, is not used.
+fn private_dir(dir: &Path) -> bool {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+    let ours = || -> std::io::Result<bool> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // Not through a link: whoever owns that could point it elsewhere.
+        let metadata = std::fs::symlink_metadata(dir)?;
+        Ok(metadata.is_dir()
+            && metadata.permissions().mode().trailing_zeros() >= 6
+            && metadata.uid() == rustix::process::geteuid().as_raw())
+    };
+    let outcome = ours();
+    if !matches!(outcome, Ok(true)) {
+        let dir = dir.display().to_string();
+        let hint = "it has to be a directory of the daemon's own user with mode 0700; plugins are compiled anew at each start";
+        tracing::warn!(dir, ?outcome, hint, "the cache of compiled plugins is not used");
+    }
+    matches!(outcome, Ok(true))
 }
 
 #[cfg(test)]
@@ -209,6 +223,23 @@ mod tests {
         );
         std::fs::write(dir.join("holdfast.yaml"), text).unwrap();
         crate::operator::load(&dir.join("holdfast.yaml")).unwrap()
+    }
+
+    #[test]
+    fn a_cache_that_others_can_write_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let fresh = dir.path().join("a/compiled");
+        assert!(private_dir(&fresh), "it is made");
+        assert!(private_dir(&fresh), "and used again");
+        std::os::unix::fs::symlink(&fresh, dir.path().join("link")).unwrap();
+        assert!(!private_dir(&dir.path().join("link")));
+        for (mode, expected) in [(0o777, false), (0o770, false), (0o750, false), (0o701, false), (0o700, true)] {
+            std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(private_dir(&fresh), expected, "{mode:o}");
+        }
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(!private_dir(&dir.path().join("file")));
     }
 
     #[test]

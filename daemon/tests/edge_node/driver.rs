@@ -78,6 +78,7 @@ impl Driver {
             deadline: Duration::from_secs(20),
             now_ms: 0,
             secrets: &[],
+            artifacts: None,
         };
         self.runtime.block_on(call(&self.plugin, &options)).answer
     }

@@ -1,7 +1,9 @@
 //! The guests, compiled once for the tests, and the calls that make them act.
 
 use holdfast_core::target::{CallContext, Generation};
-use holdfast_host::{Binding, CallFailure, CallOptions, CallReport, FailureClass, Limits, Plugin, PluginHost, SecretValue};
+use holdfast_host::{
+    ArtifactSource, Binding, CallFailure, CallOptions, CallReport, FailureClass, Limits, Plugin, PluginHost, SecretValue,
+};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -94,6 +96,8 @@ pub struct Call {
     pub binding: Option<Arc<Binding>>,
     pub deadline: Duration,
     pub secrets: Vec<SecretValue>,
+    pub artifacts: Option<Arc<dyn ArtifactSource>>,
+    pub subject: Generation,
 }
 
 impl Call {
@@ -103,6 +107,8 @@ impl Call {
             binding: None,
             deadline: DEADLINE,
             secrets: Vec::new(),
+            artifacts: None,
+            subject: generation(2),
         }
     }
 
@@ -123,6 +129,7 @@ impl Call {
             deadline: self.deadline,
             now_ms: NOW_MS,
             secrets: &self.secrets,
+            artifacts: self.artifacts.clone(),
         }
     }
 
@@ -134,7 +141,7 @@ impl Call {
 
     /// What the guest said in a mutating verb.
     pub async fn launch(&self) -> Result<Vec<String>, CallFailure> {
-        let report = hostile().launch(&self.options(), &generation(2), 1).await;
+        let report = hostile().launch(&self.options(), &self.subject, 1).await;
         Ok(match report.answer? {
             holdfast_core::target::Progress::Pending { resume, .. } => resume.lines().map(str::to_owned).collect(),
             holdfast_core::target::Progress::Done => Vec::new(),

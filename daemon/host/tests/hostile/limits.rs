@@ -1,128 +1,60 @@
-//! Every call ends, in time, with the class that says what the guest did wrong.
+//! Limits that the corpus does not reach: those of the host itself, and what is within them. What a single guest can do wrong is
+//! in `tests/hostile/corpus`.
 
-use crate::guests::{Call, DEADLINE, NOW_MS, class, generation, hostile};
-use holdfast_host::{CallFailure, FailureClass};
+use crate::guests::{Call, NOW_MS, class, component, host};
+use holdfast_host::{CallFailure, FailureClass, Limits, LoadError, PluginHost};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(300);
-/// What a loaded machine may add.
-const SLACK: Duration = Duration::from_secs(5);
 
-#[tokio::test]
-async fn harm_has_a_class_and_an_end() {
-    use FailureClass as Class;
-    for (what, ops, deadline, classes) in [
-        (
-            "a loop",
-            json!([{ "do": "loop" }]),
-            SHORT,
-            vec![Class::CpuBudget, Class::Deadline],
-        ),
-        (
-            "a sleep",
-            json!([{ "do": "sleep", "ms": 600_000 }]),
-            SHORT,
-            vec![Class::Deadline],
-        ),
-        (
-            "memory",
-            json!([{ "do": "allocate", "mib": 100 }]),
-            DEADLINE,
-            vec![Class::Memory],
-        ),
-        // Its own stack in memory ends before the engine's; worlds.rs has the other.
-        (
-            "recursion",
-            json!([{ "do": "recurse" }]),
-            DEADLINE,
-            vec![Class::Stack, Class::Panic],
-        ),
-        ("a panic", json!([{ "do": "panic" }]), DEADLINE, vec![Class::Panic]),
-        ("a trap", json!([{ "do": "trap" }]), DEADLINE, vec![Class::Panic]),
-        (
-            "exit with 0",
-            json!([{ "do": "exit", "code": 0 }]),
-            DEADLINE,
-            vec![Class::Exit],
-        ),
-        (
-            "exit with 1",
-            json!([{ "do": "exit", "code": 1 }]),
-            DEADLINE,
-            vec![Class::Exit],
-        ),
-        (
-            "one huge answer",
-            json!([{ "do": "output", "bytes": 17 << 20 }]),
-            DEADLINE,
-            vec![Class::OutputSize],
-        ),
-        (
-            "pages without end",
-            json!([{ "do": "pages", "bytes": 8 << 20 }]),
-            DEADLINE,
-            vec![Class::OutputSize],
-        ),
-        (
-            "handles",
-            json!([{ "do": "handles", "count": 2_000 }]),
-            DEADLINE,
-            vec![Class::Panic],
-        ),
-        (
-            "random bytes",
-            json!([{ "do": "random", "bytes": 1 << 20 }]),
-            DEADLINE,
-            vec![Class::Panic],
-        ),
-    ] {
-        let call = Call::new(ops).within(deadline);
-        let report = hostile().observe(&call.options(), None).await;
-        assert!(
-            class(&report).is_some_and(|class| classes.contains(&class)),
-            "{what}: {:?}",
-            report.answer
-        );
-        assert!(report.elapsed < deadline + SLACK, "{what} took {:?}", report.elapsed);
-        let next = Call::new(json!([{ "do": "say", "text": "well" }])).observe().await;
-        assert_eq!(next.unwrap(), ["well"], "after {what}");
-    }
+#[test]
+fn what_is_too_large_is_not_looked_at() {
+    let error = host().load("test", &vec![0; (64 << 20) + 1]).err().unwrap();
+    assert!(matches!(error, LoadError::TooLarge { .. }), "{error}");
 }
 
-#[tokio::test]
-async fn every_export_is_cut_off() {
-    let (subject, call) = (generation(2), Call::new(json!([{ "do": "loop" }])).within(SHORT));
-    let options = call.options();
-    let entries = [holdfast_core::target::RouteEntry {
-        generation: subject.clone(),
-        live: 10_000,
-        lead: true,
-    }];
-    let classes = [
-        ("check", class(&hostile().check(&options, &subject).await)),
-        ("launch", class(&hostile().launch(&options, &subject, 1).await)),
-        ("scale", class(&hostile().scale(&options, &subject, 1).await)),
-        ("route", class(&hostile().route(&options, &entries).await)),
-        ("retire", class(&hostile().retire(&options, &subject, true).await)),
-        (
-            "check-job",
-            class(&hostile().check_job(&options, &subject, "job", "{}").await),
-        ),
-        ("run", class(&hostile().run(&options, &subject, "job", "{}").await)),
-        ("diff", class(&hostile().diff(&options, None, &subject).await)),
-        ("room", class(&hostile().room(&options, &subject).await)),
-        ("read", class(&hostile().telemetry(&options, &subject).await)),
-        ("explain", class(&hostile().explain(&options, &subject).await)),
-    ];
-    for (verb, class) in classes {
+#[test]
+fn what_compiles_for_too_long_is_given_up_and_not_tried_again() {
+    let limits = Limits {
+        compile: Duration::ZERO,
+        ..Limits::default()
+    };
+    let host = PluginHost::new(limits, None).unwrap();
+    for attempt in 0..2 {
+        let error = host.load("test", &component("holdfast-hostile-plugin")).err().unwrap();
         assert!(
-            matches!(class, Some(FailureClass::CpuBudget | FailureClass::Deadline)),
-            "{verb}: {class:?}"
+            matches!(error, LoadError::CompileTime { limit_ms: 0, .. }),
+            "{attempt}: {error}"
         );
     }
+    assert!(host.load("test", b"another one").is_err(), "others are looked at");
+}
+
+/// A call that waits for its turn waits within its own deadline, and nothing of it was begun.
+#[tokio::test]
+async fn a_plugin_has_so_many_calls_at_once() {
+    let limits = Limits {
+        calls_at_once: 1,
+        ..Limits::default()
+    };
+    let host = PluginHost::new(limits, None).unwrap();
+    let plugin = host.load("hostile", &component("holdfast-hostile-plugin")).unwrap();
+    let sleeps = Call::new(json!([{ "do": "sleep", "ms": 600_000 }]));
+    let waits = Call::new(json!([])).within(SHORT);
+    let (sleeping, waiting) = (sleeps.options(), waits.options());
+    tokio::select! {
+        biased;
+        report = plugin.observe(&sleeping, None) => panic!("{report:?}"),
+        report = plugin.observe(&waiting, None) => {
+            assert_eq!(class(&report), Some(FailureClass::Busy), "{report:?}");
+            let fault = report.answer.unwrap_err().into_fault();
+            assert!(!fault.class.is_unknown(), "{fault:?}");
+        }
+    }
+    assert!(plugin.observe(&waiting, None).await.answer.is_ok(), "the place is free again");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use holdfast_host::{Binding, BindingConfig};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
@@ -12,6 +13,7 @@ pub struct Seen {
     /// Request line and headers.
     pub head: String,
     pub body: String,
+    pub bytes: Vec<u8>,
 }
 
 type Answer = Arc<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>;
@@ -19,6 +21,7 @@ type Answer = Arc<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>;
 pub struct Server {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 pub fn answer(status: u16, content_type: &str, body: &[u8]) -> Vec<u8> {
@@ -42,19 +45,24 @@ impl Server {
 
     async fn accepting(tls: Option<Arc<rustls::ServerConfig>>, answer: Answer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, seen) = (listener.local_addr().unwrap(), Arc::default());
-        let server = Self { address, seen };
-        let seen = server.seen.clone();
+        let server = Self {
+            address: listener.local_addr().unwrap(),
+            seen: Arc::default(),
+            connections: Arc::default(),
+        };
+        let (seen, connections) = (server.seen.clone(), server.connections.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
                 let (seen, answer, tls) = (seen.clone(), answer.clone(), tls.clone());
                 tokio::spawn(async move {
                     match tls {
-                        None => serve(stream, &seen, &answer).await,
-                        Some(config) => match tokio_rustls::TlsAcceptor::from(config).accept(stream).await {
-                            Ok(stream) => serve(stream, &seen, &answer).await,
-                            Err(_) => None,
-                        },
+                        None => serve_all(stream, &seen, &answer).await,
+                        Some(config) => {
+                            if let Ok(stream) = tokio_rustls::TlsAcceptor::from(config).accept(stream).await {
+                                serve_all(stream, &seen, &answer).await;
+                            }
+                        }
                     }
                 });
             }
@@ -69,10 +77,24 @@ impl Server {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let answer: Answer = Arc::new(|_| self::answer(200, "text/plain", b"local"));
-                serve(stream, &all, &answer).await;
+                serve_all(stream, &all, &answer).await;
             }
         });
         seen
+    }
+
+    /// For bodies that are no text.
+    pub async fn start_bytes() -> Self {
+        Self::start(|_| self::answer(200, "text/plain", b"")).await
+    }
+
+    pub fn bodies(&self) -> Vec<Vec<u8>> {
+        self.seen().into_iter().map(|seen| seen.bytes).collect()
+    }
+
+    /// How many there were, in all.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -80,8 +102,15 @@ impl Server {
     }
 }
 
-/// One request, one answer; what is no whole request is not recorded.
-async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Mutex<Vec<Seen>>, answer: &Answer) -> Option<()> {
+/// One request after the other, until one of the two closes. An answer of unknown length ends the connection.
+async fn serve_all(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Mutex<Vec<Seen>>, answer: &Answer) {
+    while serve(&mut stream, seen, answer).await == Some(true) {}
+    // The other side may be gone already.
+    let _ = stream.shutdown().await;
+}
+
+/// One request, one answer; what is no whole request is not recorded. Whether the connection can be used again.
+async fn serve(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), seen: &Mutex<Vec<Seen>>, answer: &Answer) -> Option<bool> {
     let mut bytes = Vec::new();
     let head_end = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -103,6 +132,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Mutex<Vec
     let request = Seen {
         head: String::from_utf8_lossy(&bytes[..head_end]).into_owned(),
         body: String::from_utf8_lossy(&bytes[head_end + 4..]).into_owned(),
+        bytes: bytes.split_off(head_end + 4),
     };
     let reply = answer(&request);
     seen.lock().unwrap().push(request);
@@ -110,7 +140,13 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Mutex<Vec
     if reply.is_empty() {
         std::future::pending::<()>().await;
     }
-    stream.shutdown().await.ok()
+    let head_end = reply.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&reply[..head_end]);
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let whole = length == Some(reply.len() - head_end - 4);
+    Some(whole && !head.contains("connection: close"))
 }
 
 pub fn binding(endpoint: Value) -> Arc<Binding> {

@@ -1,5 +1,6 @@
 //! Generations as plugins are given them: whole, from the ledger's blobs alone, with secrets as markers.
 
+use super::artifacts::Artifacts;
 use super::{World, context, fault};
 use crate::shell::answer::Blobs;
 use crate::shell::wall_ms;
@@ -50,6 +51,10 @@ impl Prepared {
             deadline: world.call_deadline,
             now_ms: wall_ms(),
             secrets: &self.secrets,
+            artifacts: Some(Arc::new(Artifacts {
+                registries: world.registries.clone(),
+                blobs: world.blobs.clone(),
+            })),
         }
     }
 

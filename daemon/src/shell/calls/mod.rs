@@ -1,5 +1,6 @@
 //! Asks and calls: each one attempt in a task of its own, whose answer comes back as an input.
 
+mod artifacts;
 mod generation;
 mod measure;
 mod pin;
@@ -17,7 +18,7 @@ use holdfast_core::state::ReleaseState;
 use holdfast_core::target::{CallContext, Fault, FaultClass};
 use serde_json::Value;
 use std::sync::{Arc, PoisonError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 
 fn send(world: &World, input: Input) {
@@ -33,12 +34,35 @@ fn fault(class: FaultClass, message: impl Into<String>) -> Fault {
     }
 }
 
-fn slots(world: &World, target: &str) -> Arc<Semaphore> {
-    let mut targets = world.targets.lock().unwrap_or_else(PoisonError::into_inner);
-    targets
-        .entry(target.to_owned())
-        .or_insert_with(|| Arc::new(Semaphore::new(super::CALLS_PER_TARGET)))
-        .clone()
+/// Calls at once on one target, so that a hung one stalls only its own; and what hangs while it looks does not keep others
+/// from changing something.
+#[derive(Clone)]
+pub(crate) struct Turns {
+    reads: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Read,
+    Write,
+}
+
+async fn turn(world: &World, target: &str, kind: Turn) -> Option<OwnedSemaphorePermit> {
+    let turns = {
+        let mut targets = world.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Turns {
+            reads: Arc::new(Semaphore::new(super::CALLS_PER_TARGET)),
+            writes: Arc::new(Semaphore::new(super::CALLS_PER_TARGET)),
+        };
+        targets.entry(target.to_owned()).or_insert_with(new).clone()
+    };
+    let turns = match kind {
+        Turn::Read => turns.reads,
+        Turn::Write => turns.writes,
+    };
+    // It is never closed.
+    turns.acquire_owned().await.ok()
 }
 
 fn context(world: &World, target: &str, config: &Value) -> CallContext {

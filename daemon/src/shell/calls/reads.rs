@@ -1,7 +1,7 @@
 //! Questions to a target through its plugin: nothing is changed.
 
 use super::generation::{Identity, Prepared, SecretsNeed, generation, job_template, jobs_of, prepare};
-use super::{World, context, fault};
+use super::{Turn, World, context, fault, turn};
 use crate::shell::wall_ms;
 use holdfast_core::engine::Engine;
 use holdfast_core::engine::subject::Subject;
@@ -38,12 +38,14 @@ pub(super) async fn observe(world: &World, target: &str, place: Option<Place>) -
         .find(target, &plugin)
         .ok_or_else(|| fault(FaultClass::Invalid, "no plugin is bound to it"))?;
     let context = context(world, target, &place.config);
+    let _turn = turn(world, target, Turn::Read).await;
     let options = CallOptions {
         binding: Some(binding),
         context: &context,
         deadline: world.call_deadline,
         now_ms: wall_ms(),
         secrets: &[],
+        artifacts: None,
     };
     plugin
         .observe(&options, None)
@@ -108,12 +110,14 @@ pub(super) async fn check(
     )
     .map_err(|message| fault(FaultClass::Invalid, message))?;
     let context = context(world, target, &place.config);
+    let _turn = turn(world, target, Turn::Read).await;
     let options = CallOptions {
         binding: None,
         context: &context,
         deadline: world.call_deadline,
         now_ms: wall_ms(),
         secrets: &[],
+        artifacts: None,
     };
     let report = plugin.check(&options, &subject).await.answer;
     let mut report = report.map_err(|failure| failure.into_fault())?;
@@ -158,12 +162,14 @@ fn known(world: &World, target: &str, subject: Known, need: SecretsNeed) -> Resu
 }
 
 pub(super) async fn explain(world: &World, target: &str, subject: Known) -> Result<Vec<Excerpt>, Fault> {
+    let _turn = turn(world, target, Turn::Read).await;
     let prepared = known(world, target, subject, SecretsNeed::Spared)?;
     let report = prepared.plugin.explain(&prepared.options(world), &prepared.generation).await;
     report.answer.map_err(|failure| failure.into_fault())
 }
 
 pub(super) async fn telemetry(world: &World, target: &str, subject: Known) -> Result<Vec<Sample>, Fault> {
+    let _turn = turn(world, target, Turn::Read).await;
     let prepared = known(world, target, subject, SecretsNeed::Spared)?;
     let report = prepared
         .plugin
@@ -173,6 +179,7 @@ pub(super) async fn telemetry(world: &World, target: &str, subject: Known) -> Re
 }
 
 pub(super) async fn room(world: &World, target: &str, subject: Known) -> Result<Option<u32>, Fault> {
+    let _turn = turn(world, target, Turn::Read).await;
     let prepared = known(world, target, subject, SecretsNeed::Spared)?;
     let report = prepared.plugin.room(&prepared.options(world), &prepared.generation).await;
     report.answer.map_err(|failure| failure.into_fault())
@@ -180,6 +187,7 @@ pub(super) async fn room(world: &World, target: &str, subject: Known) -> Result<
 
 /// Against the generation's own objects: what somebody else changed. Without its secrets' values these would differ too.
 pub(super) async fn diff(world: &World, target: &str, subject: Known) -> Result<Vec<Change>, Fault> {
+    let _turn = turn(world, target, Turn::Read).await;
     let prepared = known(world, target, subject, SecretsNeed::Required)?;
     let report = prepared
         .plugin

@@ -1,7 +1,7 @@
 //! Mutating calls: one attempt of one verb, under its intent's fence.
 
 use super::generation::{Prepared, SecretsNeed, prepare};
-use super::{World, fault, send, slots};
+use super::{Turn, World, fault, send, turn};
 use holdfast_core::engine::subject::Subject;
 use holdfast_core::engine::{Call, Durable, Engine, Input};
 use holdfast_core::target::*;
@@ -20,8 +20,7 @@ pub(in crate::shell) fn call(world: &World, engine: &Engine, call: Durable<Call>
     let world = world.clone();
     let span = super::super::say::call(&call);
     let task = async move {
-        let slots = slots(&world, &call.target);
-        let _slot = slots.acquire().await;
+        let _turn = turn(&world, &call.target, Turn::Write).await;
         tracing::debug!("call begins");
         let (outcome, sent) = match subjects {
             Some(subjects) => perform(&world, &call, &subjects).await,

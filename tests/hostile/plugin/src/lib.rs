@@ -51,6 +51,15 @@ enum Op {
     Handles {
         count: u32,
     },
+    /// Calls of the host that do nothing.
+    Calls {
+        count: u32,
+    },
+    /// Looks through all of its own memory for a text, which is given in hexadecimal with each byte xored with 0x5a, so that it
+    /// does not find what it was told.
+    Hunt {
+        hidden: String,
+    },
     Times,
     Random {
         bytes: usize,
@@ -77,6 +86,8 @@ struct Sending {
     body_times: usize,
     #[serde(default)]
     times: usize,
+    #[serde(default)]
+    timeout_ms: u32,
 }
 
 impl Sending {
@@ -96,7 +107,7 @@ impl Sending {
             path: self.path.clone(),
             headers: headers.collect(),
             body,
-            timeout_ms: 0,
+            timeout_ms: self.timeout_ms,
         }
     }
 }
@@ -118,6 +129,21 @@ fn recurse(depth: u64) -> u64 {
     } else {
         recurse(depth + 1) + frame[(depth % 64) as usize]
     }
+}
+
+/// How often a hidden text stands in this instance's memory.
+fn hunt(hidden: &str) -> usize {
+    let wanted: Vec<u8> = (0..hidden.len() / 2)
+        .filter_map(|at| u8::from_str_radix(hidden.get(2 * at..2 * at + 2)?, 16).ok())
+        .collect();
+    let size = core::arch::wasm32::memory_size(0) << 16;
+    // Byte by byte: a copy of the text would be found.
+    #[allow(unsafe_code, reason = "all of the memory is this instance's, whatever lies there")]
+    let at = |address: usize| unsafe { core::ptr::read_volatile(address as *const u8) } ^ 0x5a;
+    let last = size.saturating_sub(wanted.len());
+    (1..last)
+        .filter(|address| wanted.iter().enumerate().all(|(offset, byte)| at(address + offset) == *byte))
+        .count()
 }
 
 /// What it said; and how large a page should be, if without end.
@@ -167,6 +193,11 @@ fn perform(ctx: &Context) -> Result<Done, Fault> {
                     .collect();
                 format!("holds {} handles", held.len())
             }
+            Op::Calls { count } => {
+                (0..count).for_each(|_| drop(std::hint::black_box(clock::now_ms())));
+                "called".into()
+            }
+            Op::Hunt { hidden } => format!("found {}", hunt(&hidden)),
             Op::Times => {
                 let began = Instant::now();
                 let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -207,7 +238,11 @@ fn perform(ctx: &Context) -> Result<Done, Fault> {
             }
             Op::SendLong(sending) => match send_long(&sending.alias, &sending.request()) {
                 Ok(LongState::Running(kib)) => format!("running {kib}"),
-                Ok(LongState::Finished(response)) => format!("finished {}", response.status),
+                Ok(LongState::Finished(response)) => {
+                    format!("finished {} {}", response.status, String::from_utf8_lossy(&response.body))
+                        .trim_end()
+                        .to_owned()
+                }
                 Err(why) => fail(why),
             },
         };
