@@ -64,7 +64,7 @@ impl Wanted {
     }
 }
 
-enum Backend {
+pub(crate) enum Backend {
     Http(Box<HttpRegistry>),
     Layout(PathBuf),
 }
@@ -92,7 +92,7 @@ impl Registries {
         Ok(Self { backends })
     }
 
-    fn backend(&self, reference: &Reference) -> Result<&Backend, RegistryError> {
+    pub(crate) fn backend(&self, reference: &Reference) -> Result<&Backend, RegistryError> {
         self.backends.get(&reference.host).ok_or_else(|| {
             let message = format!(
                 "registry {} is not in the operator's configuration; add it under `registries`",
