@@ -1,24 +1,24 @@
 //! Plugins and calls: loaded once, instantiated afresh for each call, cut off at the deadline.
 
-use crate::bindings::{TargetPlugin, TargetPluginPre};
-use crate::convert;
 use crate::endpoint::Binding;
 use crate::guest::{FixedClock, Guest, Stderr};
+use crate::metadata::{Metadata, inspect};
 use crate::outcome::{CallFailure, CallReport, FailureClass, LoadError};
-use crate::policy::{Names, Phase};
+use crate::policy::{Names, Phase, Rule};
 use crate::secrets::{SecretValue, Secrets};
+use crate::versions::{Mutation, Protocol, Since01, is_of, version_of};
 use futures_util::FutureExt;
 use holdfast_core::ids::Digest;
 use holdfast_core::target as core;
 use holdfast_core::target::{CallContext, Generation, Page, PluginRef, Progress, Report, RouteEntry};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::Instrument;
-use wasmtime::component::{Component, Instance, Linker};
+use wasmtime::component::{Component, Instance, InstancePre, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Engine, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::{Deterministic, WasiCtx};
 
@@ -33,7 +33,6 @@ const HANDLES_MAX: usize = 1_000;
 const RANDOM_CYCLE: &[u8] = b"holdfast: nothing here is random";
 const RANDOM_MAX_BYTES: u64 = 64 << 10;
 const INTERFACES: &str = "holdfast:target/";
-const WORLD_VERSION: &str = "@0.1.";
 
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -56,6 +55,7 @@ impl Default for Limits {
 pub struct PluginHost {
     engine: Engine,
     linker: Arc<Linker<Guest>>,
+    protocols: Vec<Arc<dyn Protocol>>,
     limits: Limits,
 }
 
@@ -65,7 +65,12 @@ pub struct Plugin {
     pub digest: Digest,
     /// Interfaces it exports, as in `telemetry`.
     pub exports: BTreeSet<String>,
-    pre: TargetPluginPre<Guest>,
+    /// What it says of itself.
+    pub metadata: Option<Metadata>,
+    wants: Option<Arc<BTreeMap<String, Vec<Rule>>>>,
+    pre: InstancePre<Guest>,
+    /// Of the version that it was built for.
+    protocol: Arc<dyn Protocol>,
     limits: Limits,
 }
 
@@ -83,6 +88,14 @@ pub struct CallOptions<'a> {
 impl PluginHost {
     /// `cache_dir` holds native code: whoever can write there owns the daemon.
     pub fn new(limits: Limits, cache_dir: Option<PathBuf>) -> Result<Self, LoadError> {
+        Self::with_protocols(limits, cache_dir, vec![Arc::new(Since01)])
+    }
+
+    pub(crate) fn with_protocols(
+        limits: Limits,
+        cache_dir: Option<PathBuf>,
+        protocols: Vec<Arc<dyn Protocol>>,
+    ) -> Result<Self, LoadError> {
         let start = || -> wasmtime::Result<(Engine, Linker<Guest>)> {
             let mut config = Config::new();
             config
@@ -108,13 +121,16 @@ impl PluginHost {
             })?;
             let mut linker = Linker::<Guest>::new(&engine);
             wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-            TargetPlugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest)?;
+            for protocol in &protocols {
+                protocol.link(&mut linker)?;
+            }
             Ok((engine, linker))
         };
         let (engine, linker) = start().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
         Ok(Self {
             engine,
             linker: Arc::new(linker),
+            protocols,
             limits,
         })
     }
@@ -138,10 +154,25 @@ impl PluginHost {
         validator.validate_all(bytes).map_err(|error| invalid(error.to_string()))?;
         let component = Component::new(&self.engine, bytes).map_err(|error| invalid(format!("{error:#}")))?;
         let kind = component.component_type();
+        let names: Vec<&str> = kind.exports(&self.engine).map(|(export, _)| export).collect();
+        let versions = version_of(names);
+        let known = |version: &&str| self.protocols.iter().find(|protocol| is_of(version, protocol.series()));
+        let Some(protocol) = versions.iter().find_map(known).cloned() else {
+            let supported: Vec<&str> = self.protocols.iter().map(|protocol| protocol.series()).collect();
+            return Err(LoadError::Version {
+                name: name_of(),
+                found: match versions.is_empty() {
+                    true => "exports no holdfast:target/target".into(),
+                    false => format!("was built for holdfast:target {}", versions.join(" and ")),
+                },
+                supported: supported.join(", "),
+            });
+        };
         for (import, _) in kind.imports(&self.engine) {
-            let ours = ["endpoint", "log", "clock", "types"]
-                .iter()
-                .any(|one| import.starts_with(&format!("{INTERFACES}{one}{WORLD_VERSION}")));
+            let ours = import
+                .strip_prefix(INTERFACES)
+                .and_then(|import| import.split_once('@'))
+                .is_some_and(|(one, version)| protocol.imports().contains(&one) && is_of(version, protocol.series()));
             // What std needs; linked to an empty WASI: no files, arguments, environment, network.
             let empty_wasi = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:filesystem/"]
                 .iter()
@@ -157,7 +188,7 @@ impl PluginHost {
             .exports(&self.engine)
             .filter_map(|(export, _)| {
                 let (interface, version) = export.strip_prefix(INTERFACES)?.split_once('@')?;
-                format!("@{version}").starts_with(WORLD_VERSION).then(|| interface.to_owned())
+                is_of(version, protocol.series()).then(|| interface.to_owned())
             })
             .collect();
         let world = |error: wasmtime::Error| LoadError::World {
@@ -165,13 +196,34 @@ impl PluginHost {
             message: format!("{error:#}"),
         };
         let pre = self.linker.instantiate_pre(&component).map_err(world)?;
-        let pre = TargetPluginPre::new(pre).map_err(world)?;
+        protocol.accepts(&pre).map_err(world)?;
+        let metadata = inspect(bytes)
+            .map_err(|error| LoadError::Metadata {
+                name: name_of(),
+                message: error.to_string(),
+            })?
+            .metadata;
+        let mut limits = self.limits.clone();
+        if let Some(asked_mib) = metadata.as_ref().and_then(|metadata| metadata.limits.memory_mib) {
+            let asked_bytes = (asked_mib as usize) << 20;
+            if asked_bytes > limits.memory_bytes {
+                return Err(LoadError::Memory {
+                    name: name_of(),
+                    asked_mib,
+                    limit_mib: limits.memory_bytes >> 20,
+                });
+            }
+            limits.memory_bytes = asked_bytes;
+        }
         let plugin = Plugin {
             name: name_of(),
             digest: Digest::of(bytes),
             exports,
+            wants: metadata.as_ref().map(|metadata| Arc::new(metadata.wanted_rules())),
+            metadata,
             pre,
-            limits: self.limits.clone(),
+            protocol,
+            limits,
         };
         plugin.self_test()?;
         Ok(plugin)
@@ -190,7 +242,7 @@ impl Plugin {
         store.set_epoch_deadline((SELF_TEST.as_millis() / EPOCH_TICK.as_millis()) as u64);
         store.epoch_deadline_trap();
         let started = async {
-            let instance = self.pre.instance_pre().instantiate_async(&mut store).await?;
+            let instance = self.pre.instantiate_async(&mut store).await?;
             Ok::<_, wasmtime::Error>(instance)
         };
         // It has nothing to wait for, so it is done at once or waits for ever.
@@ -212,7 +264,7 @@ impl Plugin {
             }
         };
         let mut fits = || -> wasmtime::Result<()> {
-            TargetPlugin::new(&mut store, &instance)?;
+            self.protocol.fits(&mut store, &instance)?;
             self.optional_types(&mut store, &instance)
         };
         fits().map_err(|error| LoadError::World {
@@ -252,39 +304,29 @@ impl Plugin {
 
     /// Pure: nothing may be sent.
     pub async fn check(&self, options: &CallOptions<'_>, subject: &Generation) -> CallReport<Report> {
-        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
+        let (ctx, subject, protocol) = (options.context.clone(), subject.clone(), self.protocol.clone());
         self.call(options, Phase::Pure, Names::default(), move |store, instance| {
-            Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
-                let answer = plugin.holdfast_target_target().call_check(store, &ctx, &subject).await?;
-                Ok(answer.map(convert::report).map_err(convert::fault))
-            })
+            Box::pin(async move { protocol.check(store, instance, &ctx, &subject).await })
         })
         .await
     }
 
     /// Every page joined, under one deadline.
     pub async fn observe(&self, options: &CallOptions<'_>, workload: Option<String>) -> CallReport<Page> {
-        let ctx = convert::context(options.context);
+        let (ctx, protocol) = (options.context.clone(), self.protocol.clone());
         let names = Names {
             target: options.context.target.clone(),
             ..Names::default()
         };
         self.call(options, Phase::Reading, names, move |store, instance| {
             Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
-                let target = plugin.holdfast_target_target();
                 let mut whole: Option<Page> = None;
                 let mut cursor = None;
                 let mut left_bytes = OBSERVED_BYTES_MAX;
                 for _ in 0..OBSERVE_PAGES_MAX {
-                    let query = crate::bindings::holdfast::target::types::Query {
-                        workload: workload.clone(),
-                        cursor,
-                    };
-                    let page = match target.call_observe(&mut *store, &ctx, &query).await? {
-                        Ok(page) => convert::page(page),
-                        Err(fault) => return Ok(Err(convert::fault(fault))),
+                    let page = match protocol.observe(store, instance, &ctx, workload.clone(), cursor).await? {
+                        Ok(page) => page,
+                        Err(fault) => return Ok(Err(fault)),
                     };
                     left_bytes = left_bytes
                         .checked_sub(size_of_page(&page))
@@ -317,35 +359,13 @@ impl Plugin {
     }
 
     pub async fn launch(&self, options: &CallOptions<'_>, subject: &Generation, size: u32) -> CallReport<Progress> {
-        let names = names_of(options, subject);
-        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Mutating, names, move |store, instance| {
-            Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
-                let answer = plugin
-                    .holdfast_target_target()
-                    .call_launch(store, &ctx, &subject, size)
-                    .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
-            })
-        })
-        .await
+        self.mutate(options, names_of(options, subject), Mutation::Launch(subject.clone(), size))
+            .await
     }
 
     pub async fn scale(&self, options: &CallOptions<'_>, subject: &Generation, size: u32) -> CallReport<Progress> {
-        let names = names_of(options, subject);
-        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, Phase::Mutating, names, move |store, instance| {
-            Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
-                let answer = plugin
-                    .holdfast_target_target()
-                    .call_scale(store, &ctx, &subject, size)
-                    .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
-            })
-        })
-        .await
+        self.mutate(options, names_of(options, subject), Mutation::Scale(subject.clone(), size))
+            .await
     }
 
     pub async fn route(&self, options: &CallOptions<'_>, entries: &[RouteEntry]) -> CallReport<Progress> {
@@ -354,30 +374,18 @@ impl Plugin {
             names: entries.iter().map(|entry| entry.generation.name.clone()).collect(),
             target: options.context.target.clone(),
         };
-        let ctx = convert::context(options.context);
-        let entries: Vec<_> = entries.iter().map(convert::route_entry).collect();
-        self.call(options, Phase::Mutating, names, move |store, instance| {
-            Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
-                let answer = plugin.holdfast_target_target().call_route(store, &ctx, &entries).await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
-            })
-        })
-        .await
+        self.mutate(options, names, Mutation::Route(entries.to_vec())).await
     }
 
     pub async fn retire(&self, options: &CallOptions<'_>, subject: &Generation, last: bool) -> CallReport<Progress> {
-        let names = names_of(options, subject);
-        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
+        self.mutate(options, names_of(options, subject), Mutation::Retire(subject.clone(), last))
+            .await
+    }
+
+    async fn mutate(&self, options: &CallOptions<'_>, names: Names, verb: Mutation) -> CallReport<Progress> {
+        let (ctx, protocol) = (options.context.clone(), self.protocol.clone());
         self.call(options, Phase::Mutating, names, move |store, instance| {
-            Box::pin(async move {
-                let plugin = TargetPlugin::new(&mut *store, instance)?;
-                let answer = plugin
-                    .holdfast_target_target()
-                    .call_retire(store, &ctx, &subject, last)
-                    .await?;
-                Ok(answer.map(convert::progress).map_err(convert::fault))
-            })
+            Box::pin(async move { protocol.mutate(store, instance, &ctx, &verb).await })
         })
         .await
     }
@@ -409,6 +417,7 @@ impl Plugin {
         let mut store = self.store(&stderr, options.now_ms, options.deadline);
         let guest = store.data_mut();
         guest.binding.clone_from(&options.binding);
+        guest.wants.clone_from(&self.wants);
         guest.phase = phase;
         guest.names = names;
         guest.secrets = Arc::new(secrets);
@@ -425,7 +434,7 @@ impl Plugin {
         });
         let span = tracing::info_span!("plugin_call", plugin = self.name, digest = self.digest.short());
         let outcome = tokio::time::timeout(options.deadline, async {
-            let instance = self.pre.instance_pre().instantiate_async(&mut store).await?;
+            let instance = self.pre.instantiate_async(&mut store).await?;
             run(&mut store, &instance).await
         })
         .instrument(span.clone())

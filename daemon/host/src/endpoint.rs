@@ -3,6 +3,7 @@
 
 use crate::policy::{Effect, Rule, path_problem};
 use crate::secrets::remove_credentials;
+use crate::wire::Wire;
 use base64::Engine as _;
 use bytes::Bytes;
 use holdfast_core::ids::Digest;
@@ -60,6 +61,23 @@ pub struct EndpointConfig {
     pub rules: Vec<RuleConfig>,
 }
 
+impl EndpointConfig {
+    /// A server, and nothing granted yet.
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: Some(url.to_owned()),
+            unix: None,
+            ca_file: None,
+            client_cert: None,
+            client_key: None,
+            auth: None,
+            timeout_ms: default_timeout_ms(),
+            max_body_bytes: default_max_body_bytes(),
+            rules: Vec::new(),
+        }
+    }
+}
+
 fn default_timeout_ms() -> u64 {
     10_000
 }
@@ -68,7 +86,7 @@ fn default_max_body_bytes() -> usize {
     4 << 20
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleConfig {
     pub effect: Effect,
@@ -76,6 +94,17 @@ pub struct RuleConfig {
     pub path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_name_pointer: Option<String>,
+}
+
+impl RuleConfig {
+    pub(crate) fn rule(&self) -> Rule {
+        Rule {
+            effect: self.effect,
+            methods: self.methods.iter().cloned().collect(),
+            path: self.path.clone(),
+            body_name_pointer: self.body_name_pointer.clone(),
+        }
+    }
 }
 
 /// Secrets are named by file and read when they are used, so that a rotated one counts at once.
@@ -123,6 +152,7 @@ pub struct Binding {
     pub probe_networks: Vec<crate::probe::Network>,
     /// Hash of all that is granted; recorded in intents.
     pub grants: Digest,
+    pub(crate) wire: Option<Arc<dyn Wire>>,
 }
 
 pub(crate) struct Alias {
@@ -141,15 +171,17 @@ enum Place {
 }
 
 /// As in the WIT: what was sent, and what is known of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SendFail {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SendFail {
     Denied(String),
     Unreachable(String),
     Lost(String),
     TooLarge(String),
 }
 
-pub(crate) struct Exchange {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -169,6 +201,15 @@ impl Binding {
             aliases,
             probe_networks,
             grants,
+            wire: None,
+        })
+    }
+
+    /// The same, with something in the place of the network.
+    pub fn over(config: &BindingConfig, wire: Arc<dyn Wire>) -> Result<Self, BindingError> {
+        Ok(Self {
+            wire: Some(wire),
+            ..Self::new(config)?
         })
     }
 }
@@ -214,14 +255,8 @@ impl Alias {
             (None, Some(path)) => (Place::Unix(path.clone()), "localhost".to_owned()),
             _ => return Err(BindingError::Place { alias: alias() }),
         };
-        let rules = config.rules.iter().map(|rule| Rule {
-            effect: rule.effect,
-            methods: rule.methods.iter().cloned().collect(),
-            path: rule.path.clone(),
-            body_name_pointer: rule.body_name_pointer.clone(),
-        });
         Ok(Self {
-            rules: rules.collect(),
+            rules: config.rules.iter().map(RuleConfig::rule).collect(),
             timeout: Duration::from_millis(config.timeout_ms),
             max_body_bytes: config.max_body_bytes,
             place,

@@ -2,10 +2,11 @@
 
 use crate::bindings::holdfast::target::{clock, endpoint, log, types};
 use crate::endpoint::{Binding, SendFail};
-use crate::policy::{Names, Phase, granted, path_problem, request_header_allowed};
+use crate::policy::{Names, Phase, Rule, granted, path_problem, request_header_allowed};
 use crate::secrets::Secrets;
+use crate::wire::WireRequest;
 use holdfast_core::target::Sent;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -33,6 +34,8 @@ pub(crate) struct Guest {
     pub table: ResourceTable,
     pub limits: MemoryLimit,
     pub binding: Option<Arc<Binding>>,
+    /// What the plugin's metadata says it wants, by alias; none: it has no metadata.
+    pub wants: Option<Arc<BTreeMap<String, Vec<Rule>>>>,
     pub phase: Phase,
     pub names: Names,
     pub secrets: Arc<Secrets>,
@@ -55,6 +58,7 @@ impl Guest {
                 refused: false,
             },
             binding: None,
+            wants: None,
             phase: Phase::Pure,
             names: Names::default(),
             secrets: Arc::default(),
@@ -190,6 +194,17 @@ impl Guest {
                 request.path
             ));
         }
+        let is_wanted = self.wants.as_ref().is_none_or(|wants| {
+            let rules = wants.get(alias).map_or(&[][..], Vec::as_slice);
+            granted(rules, self.phase, &request.method, &request.path, &body, &self.names)
+        });
+        if !is_wanted {
+            return denied(format!(
+                "the plugin's metadata does not say that it wants {} {} of endpoint {alias} here",
+                quoted(&request.method),
+                request.path
+            ));
+        }
         if self.sent.len() >= REQUESTS_PER_CALL {
             return denied(format!("more than {REQUESTS_PER_CALL} requests in one call"));
         }
@@ -218,9 +233,24 @@ impl Guest {
             .collect();
         let timeout = asked.min(self.remaining());
         let answer_max_bytes = alias_config.max_body_bytes.min(self.bytes_left);
-        let exchange = alias_config
-            .send(&request.method, &request.path, &headers, body, timeout, answer_max_bytes)
-            .await?;
+        let exchange = match binding.as_ref().and_then(|binding| binding.wire.as_ref()) {
+            None => {
+                alias_config
+                    .send(&request.method, &request.path, &headers, body, timeout, answer_max_bytes)
+                    .await?
+            }
+            Some(wire) => {
+                let (alias, method, path) = (alias.to_owned(), request.method, request.path);
+                let request = WireRequest {
+                    alias,
+                    method,
+                    path,
+                    headers,
+                    body,
+                };
+                wire.send(&request).await?
+            }
+        };
         let exchange = secrets.take_out(exchange);
         self.bytes_left = self.bytes_left.saturating_sub(exchange.body.len());
         let headers = exchange

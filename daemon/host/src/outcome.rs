@@ -93,10 +93,16 @@ pub enum LoadError {
     TooLarge { name: String, size: usize, limit: usize },
     #[error("plugin {name} is not a valid WebAssembly component: {message}")]
     Invalid { name: String, message: String },
-    #[error("plugin {name} does not fit the plugin world (supported: holdfast:target 0.1): {message}")]
+    #[error("plugin {name} does not fit the plugin world: {message}")]
     World { name: String, message: String },
+    #[error("plugin {name} {found}; this holdfast calls holdfast:target {supported}")]
+    Version { name: String, found: String, supported: String },
     #[error("plugin {name} imports {import}, which no plugin gets")]
     Import { name: String, import: String },
+    #[error("plugin {name}: {message}")]
+    Metadata { name: String, message: String },
+    #[error("plugin {name} asks for {asked_mib} MiB of memory; a call gets at most {limit_mib}")]
+    Memory { name: String, asked_mib: u32, limit_mib: usize },
     #[error("plugin {name} does not start: {message}")]
     Start { name: String, message: String },
     #[error("the WebAssembly engine cannot be started: {0}")]

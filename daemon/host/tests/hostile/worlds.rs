@@ -63,12 +63,12 @@ fn the_wrong_world_is_not_loaded() {
         (
             "an empty component",
             wat::parse_str("(component)").unwrap(),
-            "does not fit the plugin world",
+            "exports no holdfast:target/target; this holdfast calls holdfast:target 0.1",
         ),
         (
             "a newer world",
             dummy(&WIT.replace("@0.1.0", "@0.2.0"), "target-plugin", ""),
-            "imports holdfast:target/endpoint@0.2.0",
+            "was built for holdfast:target 0.2.0; this holdfast calls holdfast:target 0.1",
         ),
         (
             "another shape",
