@@ -8,10 +8,11 @@ pub use check::check;
 pub use schema::schema;
 
 use crate::adapters::git::GitConfig;
-use holdfast_core::config::{BindingRule, EngineConfig};
+use holdfast_core::config::{BindingRule, EngineConfig, PluginUpgrade};
 use holdfast_core::ids::{Digest, Millis};
 use holdfast_core::manifest::{Problem, parse_duration_ms};
 use holdfast_host::{AuthConfig, Binding, BindingConfig, BindingError};
+use holdfast_ledger::tlog::note::VerifierKey;
 use holdfast_registry::RegistryConfig;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -35,6 +36,8 @@ pub struct Operator {
     pub registries: Vec<RegistryConfig>,
     /// Plugins by name, beside the built-in ones.
     pub plugins: BTreeMap<String, PluginConfig>,
+    /// Whose signature on a plugin counts; none: a plugin needs no signature.
+    pub plugin_keys: Vec<VerifierKey>,
     pub bindings: Vec<BindingEntry>,
     /// People by unix user name.
     pub users: BTreeMap<String, UserConfig>,
@@ -224,18 +227,6 @@ pub enum OperatorError {
     Binding { target: String, source: BindingError },
 }
 
-/// The built-in edge plugin's requests, granted where a binding of it gives no rules of its own.
-const EDGE_RULES: &str = r#"
-- { effect: read, methods: [GET], path: /v1/site }
-- { effect: read, methods: [GET], path: /v1/room }
-- { effect: read, methods: [GET], path: "/v1/workloads/{key}/generations/*/telemetry" }
-- { effect: read, methods: [GET], path: "/v1/workloads/{key}/generations/*/diagnosis" }
-- { effect: write, methods: [PUT, DELETE], path: "/v1/workloads/{key}/generations/*" }
-- { effect: write, methods: [PUT], path: "/v1/workloads/{key}/generations/*/size" }
-- { effect: write, methods: [PUT], path: "/v1/workloads/{key}/generations/*/jobs/*" }
-- { effect: write, methods: [PUT], path: "/v1/workloads/{key}/route" }
-"#;
-
 pub fn load(file: &Path) -> Result<Operator, OperatorError> {
     let read = |source| OperatorError::Read {
         file: file.to_owned(),
@@ -333,10 +324,15 @@ impl Operator {
             .collect()
     }
 
-    pub fn engine_config(&self, plugins: BTreeMap<String, Digest>) -> Result<EngineConfig, OperatorError> {
+    pub fn engine_config(
+        &self,
+        plugins: BTreeMap<String, Digest>,
+        upgrades: BTreeMap<String, PluginUpgrade>,
+    ) -> Result<EngineConfig, OperatorError> {
         Ok(EngineConfig {
             repository: self.repository.name.clone(),
             plugins,
+            upgrades,
             bindings: self.bindings()?.into_iter().map(|(rule, _)| rule).collect(),
             tag_poll_ms: self.tag_poll.max(100),
             removals_per_revision: self.limits.removals_per_revision,
@@ -352,12 +348,13 @@ impl Operator {
 impl BindingEntry {
     fn binding(&self) -> BindingConfig {
         let mut endpoints = self.endpoints.clone();
-        if self.plugin == "edge"
-            && let Some(site) = endpoints.get_mut("site")
-            && site.rules.is_empty()
-        {
-            // A constant of ours: that it parses, a test shows.
-            site.rules = serde_yaml::from_str(EDGE_RULES).unwrap_or_default();
+        // What a built-in plugin wants is granted where a binding of it gives no rules of its own.
+        if let Some(metadata) = crate::builtin::metadata(&self.plugin) {
+            for (alias, endpoint) in &mut endpoints {
+                if endpoint.rules.is_empty() {
+                    endpoint.rules = metadata.rules_of(alias).unwrap_or_default().to_vec();
+                }
+            }
         }
         BindingConfig {
             endpoints,

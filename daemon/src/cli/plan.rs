@@ -28,7 +28,7 @@ pub fn plan(config: &Path, path: Option<&Path>, out: &Out) -> Result<ExitCode, C
         .filter(|problem| problem.severity == Severity::Error)
         .count();
     let problems = desired.problems.clone();
-    let engine_config = operator.engine_config(plugin_digests(&operator))?;
+    let engine_config = operator.engine_config(plugin_digests(&operator), Default::default())?;
     let seen = preview(engine_config, state, revision(desired, commit), crate::shell::unix_ms());
     if out.is_json {
         out.json(&json!({

@@ -56,7 +56,7 @@ fn read(now: &Operator, plugins: &PluginSet) -> Result<Option<Configured>, Refus
     let registries = Registries::new(&operator.registries)?;
     let metrics = MetricSources::new(&operator.metrics.sources)?;
     let secrets = SecretStore::new(operator.secrets.clone());
-    let engine = operator.engine_config(plugins.digests())?;
+    let engine = operator.engine_config(plugins.digests(), plugins.upgrades())?;
     Ok(Some(Configured {
         operator: Arc::new(operator),
         plugins: Arc::new(plugins),

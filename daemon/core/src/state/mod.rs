@@ -42,6 +42,9 @@ pub struct State {
     /// Plugins that ever drove something here, by digest: the ledger holds each as a blob.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub plugins: BTreeMap<Digest, String>,
+    /// By name, the version whose wants were accepted last: an upgrade is held against it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub accepted_plugins: BTreeMap<String, Digest>,
 }
 
 /// A target that a workload is placed on, and what is there of it.
