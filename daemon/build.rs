@@ -2,6 +2,7 @@
 //! their own, so that the inner cargo never waits for the outer one's lock.
 
 use std::env;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
@@ -18,15 +19,27 @@ const GUESTS: [(&str, &str); 7] = [
     ("holdfast-hostile-bundle", "HOLDFAST_GUEST_HOSTILE_BUNDLE"),
 ];
 /// What decides what the guests are: their code, and the versions and profile they are built with.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "plugins/edge",
     "plugins/kubernetes",
     "sdk/rust",
+    "sdk/simulation",
     "sdk/wit",
     "examples/bundles",
     "tests/hostile/bundle",
     "Cargo.toml",
     "Cargo.lock",
+];
+
+/// What `plugin new` writes, all of it carried in the binary: an author needs nothing of ours but the program.
+const AUTHORS_FILES: [&str; 7] = [
+    "sdk/rust/Cargo.toml",
+    "sdk/rust/src",
+    "sdk/simulation",
+    "sdk/wit",
+    "sdk/python",
+    "sdk/javascript",
+    "examples/plugins/store",
 ];
 
 fn main() {
@@ -35,6 +48,7 @@ fn main() {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
     println!("cargo:rerun-if-changed=build.rs");
+    embed_authors_files(&root);
     let rustc = variable("RUSTC");
     if !has_target(&rustc) {
         add_target(&rustc);
@@ -80,6 +94,32 @@ fn main() {
             .join(format!("{}.wasm", package.replace('-', "_")));
         println!("cargo:rustc-env={variable}={}", file.display());
     }
+}
+
+/// Writes a table of path and content, for `include!`.
+fn embed_authors_files(root: &Path) {
+    let mut files = Vec::new();
+    for place in AUTHORS_FILES {
+        println!("cargo:rerun-if-changed={}", root.join(place).display());
+        let mut open = vec![root.join(place)];
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                let entries = std::fs::read_dir(&path).unwrap_or_else(|error| fail(&format!("{}: {error}", path.display())));
+                open.extend(entries.flatten().map(|entry| entry.path()));
+            } else if path.extension().is_none_or(|extension| extension != "pyc") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    let mut table = String::from("&[\n");
+    for path in files {
+        let name = path.strip_prefix(root).unwrap_or(&path);
+        let _ = writeln!(table, "    ({:?}, include_bytes!({:?})),", name, path);
+    }
+    table.push(']');
+    let out = PathBuf::from(variable("OUT_DIR")).join("authors_files.rs");
+    std::fs::write(&out, table).unwrap_or_else(|error| fail(&format!("{}: {error}", out.display())));
 }
 
 fn variable(name: &str) -> String {

@@ -7,4 +7,5 @@ pub mod cli;
 pub mod demo;
 pub mod http;
 pub mod operator;
+pub mod plugin_note;
 pub mod shell;

@@ -2,17 +2,17 @@
 //! grants; nothing in Git can widen it.
 
 mod check;
-mod rules;
 mod schema;
 
 pub use check::check;
 pub use schema::schema;
 
 use crate::adapters::git::GitConfig;
-use holdfast_core::config::{BindingRule, EngineConfig};
+use holdfast_core::config::{BindingRule, EngineConfig, PluginUpgrade};
 use holdfast_core::ids::{Digest, Millis};
 use holdfast_core::manifest::{Problem, parse_duration_ms};
 use holdfast_host::{AuthConfig, Binding, BindingConfig, BindingError};
+use holdfast_ledger::tlog::note::VerifierKey;
 use holdfast_registry::RegistryConfig;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -36,6 +36,8 @@ pub struct Operator {
     pub registries: Vec<RegistryConfig>,
     /// Plugins by name, beside the built-in ones.
     pub plugins: BTreeMap<String, PluginConfig>,
+    /// Whose signature on a plugin counts; none: a plugin needs no signature.
+    pub plugin_keys: Vec<VerifierKey>,
     pub bindings: Vec<BindingEntry>,
     /// People by unix user name.
     pub users: BTreeMap<String, UserConfig>,
@@ -311,10 +313,15 @@ impl Operator {
             .collect()
     }
 
-    pub fn engine_config(&self, plugins: BTreeMap<String, Digest>) -> Result<EngineConfig, OperatorError> {
+    pub fn engine_config(
+        &self,
+        plugins: BTreeMap<String, Digest>,
+        upgrades: BTreeMap<String, PluginUpgrade>,
+    ) -> Result<EngineConfig, OperatorError> {
         Ok(EngineConfig {
             repository: self.repository.name.clone(),
             plugins,
+            upgrades,
             bindings: self.bindings()?.into_iter().map(|(rule, _)| rule).collect(),
             tag_poll_ms: self.tag_poll.max(100),
             removals_per_revision: self.limits.removals_per_revision,
@@ -330,10 +337,12 @@ impl Operator {
 impl BindingEntry {
     fn binding(&self) -> BindingConfig {
         let mut endpoints = self.endpoints.clone();
-        for (_, alias, rules) in rules::BUILT_IN.iter().filter(|(plugin, ..)| *plugin == self.plugin) {
-            if let Some(endpoint) = endpoints.get_mut(*alias).filter(|endpoint| endpoint.rules.is_empty()) {
-                // A constant of ours: that it parses, a test shows.
-                endpoint.rules = serde_yaml::from_str(rules).unwrap_or_default();
+        // What a built-in plugin wants is granted where a binding of it gives no rules of its own.
+        if let Some(metadata) = crate::builtin::metadata(&self.plugin) {
+            for (alias, endpoint) in &mut endpoints {
+                if endpoint.rules.is_empty() {
+                    endpoint.rules = metadata.rules_of(alias).unwrap_or_default().to_vec();
+                }
             }
         }
         BindingConfig {

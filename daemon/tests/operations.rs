@@ -179,7 +179,7 @@ fn a_daemon_in_its_operators_hands() {
     }
 
     // The built-in plugin is in the ledger, and so is one that a changed configuration names.
-    let [(_, edge)] = holdfast::builtin::plugins();
+    let [(_, edge), _] = holdfast::builtin::plugins();
     let mine = [edge, &[0, 2, 1, b'x']].concat();
     let (edge, digest) = (Digest::of(edge).to_string(), Digest::of(&mine).to_string());
     until("the built-in plugin", || (daemon.plugins() == [edge.clone()]).then_some(()));

@@ -14,6 +14,10 @@ pub struct EngineConfig {
     pub repository: String,
     /// Plugin name to digest.
     pub plugins: BTreeMap<String, Digest>,
+    /// Plugins, by name, whose configured version waits: it wants more than the one that `plugins` names and that goes on until
+    /// somebody allows the new one.
+    #[serde(skip)]
+    pub upgrades: BTreeMap<String, PluginUpgrade>,
     /// First match wins.
     pub bindings: Vec<BindingRule>,
     /// How often a pinned tag is looked at again, to record a move.
@@ -37,6 +41,7 @@ impl Default for EngineConfig {
         Self {
             repository: "main".into(),
             plugins: BTreeMap::new(),
+            upgrades: BTreeMap::new(),
             bindings: Vec::new(),
             tag_poll_ms: 60_000,
             removals_per_revision: 10,
@@ -47,6 +52,14 @@ impl Default for EngineConfig {
             way_back_required: true,
         }
     }
+}
+
+/// A version of a plugin that nobody has agreed to yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginUpgrade {
+    pub digest: Digest,
+    /// In words, one for each.
+    pub newly_wants: Vec<String>,
 }
 
 /// Which targets a plugin may drive, and the hash of what it is granted there.

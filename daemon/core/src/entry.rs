@@ -535,6 +535,11 @@ pub enum CommandVerb {
     },
     /// Heals beyond their limit may go on.
     AllowHeals,
+    /// A plugin's new version may have what it newly wants.
+    AllowPlugin {
+        name: String,
+        plugin: Digest,
+    },
     /// What a deploy did to its users afterwards, as a person found it: for the figures, never for decisions.
     OpenIncident {
         deploy: String,
@@ -577,6 +582,7 @@ impl CommandVerb {
             CommandVerb::Thaw => "thaw",
             CommandVerb::Repin { .. } => "repin",
             CommandVerb::AllowHeals => "allow-heals",
+            CommandVerb::AllowPlugin { .. } => "allow-plugin",
             CommandVerb::OpenIncident { .. } => "open-incident",
             CommandVerb::CloseIncident { .. } => "close-incident",
             CommandVerb::RotateLogKey => "rotate-log-key",
@@ -611,6 +617,9 @@ pub struct PluginSeen {
     pub name: String,
     pub digest: Digest,
     pub exports: Vec<String>,
+    /// What it wants that the accepted one of its name does not: it waits for `allow-plugin`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub newly_wants: Vec<String>,
 }
 
 /// The world is not as it was left.

@@ -325,6 +325,39 @@ fn heals_are_allowed_for_all() {
     assert!(engine.state().heal_guard.is_none());
 }
 
+/// The accepted version drives what is new until somebody allows the other one, which the ledger then says.
+#[test]
+fn a_plugin_that_wants_more_is_allowed_by_name() {
+    let (bench, _) = Bench::rolling(None);
+    let mut engine = bench.engine();
+    let [old, new] = [b"old", b"new"].map(|bytes| holdfast_core::ids::Digest::of(bytes));
+    let mut config = engine.config().clone();
+    let upgrade = holdfast_core::config::PluginUpgrade {
+        digest: new.clone(),
+        newly_wants: vec!["site: GET /b (to see it)".into()],
+    };
+    config.plugins.insert("mine".into(), old.clone());
+    config.upgrades.insert("mine".into(), upgrade);
+    engine.configure(config);
+    let allow = |name: &str| CommandRequest {
+        workload: None,
+        ..command(Wish::AllowPlugin { name: name.into() })
+    };
+    assert_eq!(say(&mut engine, allow("other")).word(), "nothing-held");
+    assert_eq!(engine.config().plugins["mine"], old);
+    let said = say(&mut engine, allow("mine"));
+    let expected = CommandVerb::AllowPlugin {
+        name: "mine".into(),
+        plugin: new.clone(),
+    };
+    assert_eq!(said.commands()[0].verb, expected);
+    assert_eq!(
+        (&engine.config().plugins["mine"], &engine.state().accepted_plugins["mine"]),
+        (&new, &new)
+    );
+    assert_eq!(say(&mut engine, allow("mine")).word(), "nothing-held", "once is enough");
+}
+
 #[test]
 fn the_same_key_is_one_command() {
     let keyed = |key: String| CommandRequest {

@@ -1,22 +1,23 @@
 //! Plugins and calls: loaded once, instantiated afresh for each call, cut off at the deadline.
 
 use crate::bindings::holdfast::target::types as wit;
-use crate::bindings::{TargetPlugin, TargetPluginIndices};
 use crate::compile::Compiler;
 use crate::content::{ArtifactSource, Contents};
 use crate::convert::{self, ResumeTooLarge};
 use crate::endpoint::Binding;
 use crate::guest::{FixedClock, Guest, Stderr, Step, TooManyHostCalls};
 use crate::long::{LongLimits, LongSends};
+use crate::metadata::{Metadata, inspect};
 use crate::optional::Optional;
 use crate::outcome::{CallFailure, CallReport, FailureClass, LoadError};
-use crate::policy::{Names, Phase};
+use crate::policy::{Names, Phase, Rule};
 use crate::secrets::{SecretValue, Secrets};
+use crate::versions::{Bound, Mutation, Protocol, Since01, is_of, version_of};
 use futures_util::FutureExt;
 use holdfast_core::ids::Digest;
 use holdfast_core::target as core;
 use holdfast_core::target::{CallContext, Generation, Page, PluginRef, Progress, Report, RouteEntry};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -40,7 +41,6 @@ const HANDLES_MAX: usize = 1_000;
 const RANDOM_CYCLE: &[u8] = b"holdfast: nothing here is random";
 const RANDOM_MAX_BYTES: u64 = 64 << 10;
 const INTERFACES: &str = "holdfast:target/";
-const WORLD_VERSION: &str = "@0.1.";
 
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -71,6 +71,7 @@ impl Default for Limits {
 pub struct PluginHost {
     compiler: Compiler,
     linker: Arc<Linker<Guest>>,
+    protocols: Vec<Arc<dyn Protocol>>,
     limits: Limits,
     long: Arc<LongSends>,
 }
@@ -81,9 +82,12 @@ pub struct Plugin {
     pub digest: Digest,
     /// Interfaces it exports, as in `telemetry`.
     pub exports: BTreeSet<String>,
+    /// What it says of itself.
+    pub metadata: Option<Metadata>,
+    wants: Option<Arc<BTreeMap<String, Vec<Rule>>>>,
     pre: InstancePre<Guest>,
-    /// Where its exports are: looked up once, not in every call.
-    target: TargetPluginIndices,
+    /// Its exports, in the version that it was built for.
+    target: Box<dyn Bound>,
     pub(crate) optional: Optional,
     limits: Limits,
     calls: Semaphore,
@@ -142,6 +146,14 @@ impl Scope {
 impl PluginHost {
     /// `cache_dir` holds native code: whoever can write there owns the daemon.
     pub fn new(limits: Limits, cache_dir: Option<PathBuf>) -> Result<Self, LoadError> {
+        Self::with_protocols(limits, cache_dir, vec![Arc::new(Since01)])
+    }
+
+    pub(crate) fn with_protocols(
+        limits: Limits,
+        cache_dir: Option<PathBuf>,
+        protocols: Vec<Arc<dyn Protocol>>,
+    ) -> Result<Self, LoadError> {
         let start = || -> wasmtime::Result<(Engine, Linker<Guest>)> {
             let mut config = Config::new();
             config
@@ -167,13 +179,16 @@ impl PluginHost {
             })?;
             let mut linker = Linker::<Guest>::new(&engine);
             wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-            TargetPlugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest)?;
+            for protocol in &protocols {
+                protocol.link(&mut linker)?;
+            }
             Ok((engine, linker))
         };
         let (engine, linker) = start().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
         Ok(Self {
             compiler: Compiler::new(engine),
             linker: Arc::new(linker),
+            protocols,
             long: Arc::new(LongSends::new(limits.long.clone())),
             limits,
         })
@@ -200,10 +215,25 @@ impl PluginHost {
         let component = self.compiler.compile(&digest, bytes, self.limits.compile);
         let component = component.map_err(|error| error.named(name))?;
         let kind = component.component_type();
+        let names: Vec<&str> = kind.exports(self.compiler.engine()).map(|(export, _)| export).collect();
+        let versions = version_of(names);
+        let known = |version: &&str| self.protocols.iter().find(|protocol| is_of(version, protocol.series()));
+        let Some(protocol) = versions.iter().find_map(known) else {
+            let supported: Vec<&str> = self.protocols.iter().map(|protocol| protocol.series()).collect();
+            return Err(LoadError::Version {
+                name: name_of(),
+                found: match versions.is_empty() {
+                    true => "exports no holdfast:target/target".into(),
+                    false => format!("was built for holdfast:target {}", versions.join(" and ")),
+                },
+                supported: supported.join(", "),
+            });
+        };
         for (import, _) in kind.imports(self.compiler.engine()) {
-            let ours = ["endpoint", "log", "clock", "types"]
-                .iter()
-                .any(|one| import.starts_with(&format!("{INTERFACES}{one}{WORLD_VERSION}")));
+            let ours = import
+                .strip_prefix(INTERFACES)
+                .and_then(|import| import.split_once('@'))
+                .is_some_and(|(one, version)| protocol.imports().contains(&one) && is_of(version, protocol.series()));
             // What std needs; linked to an empty WASI: no files, arguments, environment, network.
             let empty_wasi = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:filesystem/"]
                 .iter()
@@ -219,7 +249,7 @@ impl PluginHost {
             .exports(self.compiler.engine())
             .filter_map(|(export, _)| {
                 let (interface, version) = export.strip_prefix(INTERFACES)?.split_once('@')?;
-                format!("@{version}").starts_with(WORLD_VERSION).then(|| interface.to_owned())
+                is_of(version, protocol.series()).then(|| interface.to_owned())
             })
             .collect();
         let world = |error: wasmtime::Error| LoadError::World {
@@ -227,15 +257,35 @@ impl PluginHost {
             message: format!("{error:#}"),
         };
         let pre = self.linker.instantiate_pre(&component).map_err(world)?;
+        let metadata = inspect(bytes)
+            .map_err(|error| LoadError::Metadata {
+                name: name_of(),
+                message: error.to_string(),
+            })?
+            .metadata;
+        let mut limits = self.limits.clone();
+        if let Some(asked_mib) = metadata.as_ref().and_then(|metadata| metadata.limits.memory_mib) {
+            let asked_bytes = (asked_mib as usize) << 20;
+            if asked_bytes > limits.memory_bytes {
+                return Err(LoadError::Memory {
+                    name: name_of(),
+                    asked_mib,
+                    limit_mib: limits.memory_bytes >> 20,
+                });
+            }
+            limits.memory_bytes = asked_bytes;
+        }
         let plugin = Plugin {
             name: name_of(),
             digest,
-            target: TargetPluginIndices::new(&pre).map_err(world)?,
+            target: protocol.bind(&pre).map_err(world)?,
             optional: Optional::new(&exports, &pre).map_err(world)?,
             exports,
+            wants: metadata.as_ref().map(|metadata| Arc::new(metadata.wanted_rules())),
+            metadata,
             pre,
             calls: Semaphore::new(self.limits.calls_at_once),
-            limits: self.limits.clone(),
+            limits,
             long: self.long.clone(),
         };
         plugin.self_test()?;
@@ -277,7 +327,7 @@ impl Plugin {
             }
         };
         let mut fits = || -> wasmtime::Result<()> {
-            self.target.load(&mut store, &instance)?;
+            self.target.fits(&mut store, &instance)?;
             self.optional.types(&mut store, &instance)
         };
         fits().map_err(|error| LoadError::World {
@@ -317,39 +367,29 @@ impl Plugin {
 
     /// Pure: nothing may be sent.
     pub async fn check(&self, options: &CallOptions<'_>, subject: &Generation) -> CallReport<Report> {
-        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
+        let (ctx, subject) = (options.context.clone(), subject.clone());
         self.call(options, Scope::default(), move |plugin, store, instance| {
-            Box::pin(async move {
-                let plugin = plugin.target.load(&mut *store, instance)?;
-                let answer = plugin.holdfast_target_target().call_check(store, &ctx, &subject).await?;
-                Ok(answer.map(convert::report).map_err(convert::fault))
-            })
+            Box::pin(async move { plugin.target.check(store, instance, &ctx, &subject).await })
         })
         .await
     }
 
     /// Every page joined, under one deadline.
     pub async fn observe(&self, options: &CallOptions<'_>, workload: Option<String>) -> CallReport<Page> {
-        let ctx = convert::context(options.context);
+        let ctx = options.context.clone();
         let names = Names {
             target: options.context.target.clone(),
             ..Names::default()
         };
         self.call(options, Scope::reading(names), move |plugin, store, instance| {
             Box::pin(async move {
-                let plugin = plugin.target.load(&mut *store, instance)?;
-                let target = plugin.holdfast_target_target();
                 let mut whole: Option<Page> = None;
                 let mut cursor = None;
                 let mut left_bytes = OBSERVED_BYTES_MAX;
                 for _ in 0..OBSERVE_PAGES_MAX {
-                    let query = crate::bindings::holdfast::target::types::Query {
-                        workload: workload.clone(),
-                        cursor,
-                    };
-                    let page = match target.call_observe(&mut *store, &ctx, &query).await? {
-                        Ok(page) => convert::page(page),
-                        Err(fault) => return Ok(Err(convert::fault(fault))),
+                    let page = match plugin.target.observe(store, instance, &ctx, workload.clone(), cursor).await? {
+                        Ok(page) => page,
+                        Err(fault) => return Ok(Err(fault)),
                     };
                     left_bytes = left_bytes
                         .checked_sub(size_of_page(&page))
@@ -383,62 +423,28 @@ impl Plugin {
 
     pub async fn launch(&self, options: &CallOptions<'_>, subject: &Generation, size: u32) -> CallReport<Progress> {
         let scope = Scope::mutating(options, std::iter::once(subject));
-        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, scope, move |plugin, store, instance| {
-            Box::pin(async move {
-                let plugin = plugin.target.load(&mut *store, instance)?;
-                let answer = plugin
-                    .holdfast_target_target()
-                    .call_launch(store, &ctx, &subject, size)
-                    .await?;
-                progress(answer)
-            })
-        })
-        .await
+        self.mutate(options, scope, Mutation::Launch(subject.clone(), size)).await
     }
 
     pub async fn scale(&self, options: &CallOptions<'_>, subject: &Generation, size: u32) -> CallReport<Progress> {
         let scope = Scope::mutating(options, std::iter::once(subject));
-        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
-        self.call(options, scope, move |plugin, store, instance| {
-            Box::pin(async move {
-                let plugin = plugin.target.load(&mut *store, instance)?;
-                let answer = plugin
-                    .holdfast_target_target()
-                    .call_scale(store, &ctx, &subject, size)
-                    .await?;
-                progress(answer)
-            })
-        })
-        .await
+        self.mutate(options, scope, Mutation::Scale(subject.clone(), size)).await
     }
 
     pub async fn route(&self, options: &CallOptions<'_>, entries: &[RouteEntry]) -> CallReport<Progress> {
         let scope = Scope::mutating(options, entries.iter().map(|entry| &entry.generation));
-        let ctx = convert::context(options.context);
-        let entries: Vec<_> = entries.iter().map(convert::route_entry).collect();
-        self.call(options, scope, move |plugin, store, instance| {
-            Box::pin(async move {
-                let plugin = plugin.target.load(&mut *store, instance)?;
-                let answer = plugin.holdfast_target_target().call_route(store, &ctx, &entries).await?;
-                progress(answer)
-            })
-        })
-        .await
+        self.mutate(options, scope, Mutation::Route(entries.to_vec())).await
     }
 
     pub async fn retire(&self, options: &CallOptions<'_>, subject: &Generation, last: bool) -> CallReport<Progress> {
         let scope = Scope::mutating(options, std::iter::once(subject));
-        let (ctx, subject) = (convert::context(options.context), convert::generation(subject));
+        self.mutate(options, scope, Mutation::Retire(subject.clone(), last)).await
+    }
+
+    async fn mutate(&self, options: &CallOptions<'_>, scope: Scope, verb: Mutation) -> CallReport<Progress> {
+        let ctx = options.context.clone();
         self.call(options, scope, move |plugin, store, instance| {
-            Box::pin(async move {
-                let plugin = plugin.target.load(&mut *store, instance)?;
-                let answer = plugin
-                    .holdfast_target_target()
-                    .call_retire(store, &ctx, &subject, last)
-                    .await?;
-                progress(answer)
-            })
+            Box::pin(async move { plugin.target.mutate(store, instance, &ctx, &verb).await })
         })
         .await
     }
@@ -472,6 +478,7 @@ impl Plugin {
         let mut store = self.store(&stderr, options.now_ms, deadline);
         let guest = store.data_mut();
         guest.binding.clone_from(&options.binding);
+        guest.wants.clone_from(&self.wants);
         guest.phase = scope.phase;
         guest.names = scope.names;
         guest.secrets = Arc::new(secrets);

@@ -7,10 +7,12 @@ mod exchange;
 mod tls;
 
 pub(crate) use connections::RequestBody;
-pub(crate) use exchange::{Exchange, Outgoing, Payload, SendFail};
+pub use exchange::{Exchange, SendFail};
+pub(crate) use exchange::{Outgoing, Payload};
 pub use tls::TlsError;
 
 use crate::policy::{Effect, Rule};
+use crate::wire::Wire;
 use connections::{Connections, Place};
 use credentials::Credentials;
 use holdfast_core::ids::Digest;
@@ -71,6 +73,25 @@ pub struct EndpointConfig {
     pub rules: Vec<RuleConfig>,
 }
 
+impl EndpointConfig {
+    /// A server, and nothing granted yet.
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: Some(url.to_owned()),
+            unix: None,
+            ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            auth: None,
+            registry_auth: Vec::new(),
+            max_connections: default_max_connections(),
+            timeout_ms: default_timeout_ms(),
+            max_body_bytes: default_max_body_bytes(),
+            rules: Vec::new(),
+        }
+    }
+}
+
 fn default_timeout_ms() -> u64 {
     10_000
 }
@@ -89,7 +110,7 @@ fn is_default_max_connections(max: &usize) -> bool {
     *max == default_max_connections()
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleConfig {
     pub effect: Effect,
@@ -97,6 +118,17 @@ pub struct RuleConfig {
     pub path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_name_pointer: Option<String>,
+}
+
+impl RuleConfig {
+    pub(crate) fn rule(&self) -> Rule {
+        Rule {
+            effect: self.effect,
+            methods: self.methods.iter().cloned().collect(),
+            path: self.path.clone(),
+            body_name_pointer: self.body_name_pointer.clone(),
+        }
+    }
 }
 
 /// Secrets are named by file and read when they are used, so that a rotated one counts at once.
@@ -170,6 +202,7 @@ pub struct Binding {
     pub probe_networks: Vec<crate::probe::Network>,
     /// Hash of all that is granted; recorded in intents.
     pub grants: Digest,
+    pub(crate) wire: Option<Arc<dyn Wire>>,
 }
 
 impl Binding {
@@ -186,6 +219,15 @@ impl Binding {
             aliases,
             probe_networks,
             grants,
+            wire: None,
+        })
+    }
+
+    /// The same, with something in the place of the network.
+    pub fn over(config: &BindingConfig, wire: Arc<dyn Wire>) -> Result<Self, BindingError> {
+        Ok(Self {
+            wire: Some(wire),
+            ..Self::new(config)?
         })
     }
 }
@@ -251,14 +293,8 @@ impl Alias {
             (None, Some(path)) => (Place::Unix(path.clone()), "localhost".to_owned()),
             _ => return Err(BindingError::Place { alias: alias() }),
         };
-        let rules = config.rules.iter().map(|rule| Rule {
-            effect: rule.effect,
-            methods: rule.methods.iter().cloned().collect(),
-            path: rule.path.clone(),
-            body_name_pointer: rule.body_name_pointer.clone(),
-        });
         Ok(Self {
-            rules: rules.collect(),
+            rules: config.rules.iter().map(RuleConfig::rule).collect(),
             timeout: Duration::from_millis(config.timeout_ms),
             max_body_bytes: config.max_body_bytes,
             credentials: Credentials::new(config),

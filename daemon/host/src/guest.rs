@@ -4,11 +4,12 @@ use crate::bindings::holdfast::target::{clock, endpoint, log, types};
 use crate::content::{Contents, Wanted};
 use crate::endpoint::{Alias, Binding, Exchange, Outgoing, Payload, SendFail};
 use crate::long::{LongKey, LongRequest, LongSends, LongState};
-use crate::policy::{Names, Phase, granted, path_problem, pulls_from, request_header_allowed};
+use crate::policy::{Names, Phase, Rule, granted, path_problem, pulls_from, request_header_allowed};
 use crate::secrets::Secrets;
+use crate::wire::WireRequest;
 use holdfast_core::ids::Digest;
 use holdfast_core::target::Sent;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -37,6 +38,8 @@ pub(crate) struct Guest {
     pub table: ResourceTable,
     pub limits: MemoryLimit,
     pub binding: Option<Arc<Binding>>,
+    /// What the plugin's metadata says it wants, by alias; none: it has no metadata.
+    pub wants: Option<Arc<BTreeMap<String, Vec<Rule>>>>,
     pub phase: Phase,
     pub names: Names,
     pub secrets: Arc<Secrets>,
@@ -77,6 +80,7 @@ impl Guest {
                 refused: false,
             },
             binding: None,
+            wants: None,
             phase: Phase::Pure,
             names: Names::default(),
             secrets: Arc::default(),
@@ -203,7 +207,7 @@ impl Guest {
     }
 
     async fn exchange(&mut self, alias: &str, request: endpoint::Request) -> Result<endpoint::Response, endpoint::Fail> {
-        let timeout_ms = request.timeout_ms;
+        let (name, timeout_ms) = (alias, request.timeout_ms);
         let (alias, mut outgoing, wanted) = self.allowed(alias, request)?;
         let left = outgoing.size_bytes().filter(|size| *size <= self.bytes_left);
         let left = left.map(|size| self.bytes_left - size).filter(|left| *left > 0);
@@ -224,7 +228,11 @@ impl Guest {
             ms => Duration::from_millis(ms.into()).min(alias.timeout),
         };
         let answer_max_bytes = alias.max_body_bytes.min(self.bytes_left);
-        let exchange = alias.send(outgoing, asked.min(self.remaining()), answer_max_bytes).await?;
+        let wire = self.binding.as_ref().and_then(|binding| binding.wire.clone());
+        let exchange = match wire {
+            None => alias.send(outgoing, asked.min(self.remaining()), answer_max_bytes).await?,
+            Some(wire) => wire.send(&WireRequest::new(name, outgoing)?).await?,
+        };
         let exchange = self.secrets.take_out(exchange);
         self.bytes_left = self.bytes_left.saturating_sub(exchange.body.len());
         Ok(exchange.into())
@@ -235,6 +243,11 @@ impl Guest {
         let (alias, outgoing, wanted) = self.allowed(alias, request)?;
         let step = self.long.as_ref().filter(|_| self.phase == Phase::Mutating);
         let step = step.ok_or_else(|| denied("send-long is for verbs that change something".into()))?;
+        if self.binding.as_ref().is_some_and(|binding| binding.wire.is_some()) {
+            return Err(denied(
+                "send-long needs a real endpoint; here the network is simulated or recorded".into(),
+            ));
+        }
         let key = LongKey {
             plugin: step.plugin.clone(),
             target: step.target.clone(),
@@ -296,6 +309,16 @@ impl Guest {
         if !granted(&found.rules, self.phase, &method, &path, &body, &self.names) {
             let method = quoted(&method);
             return Err(denied(format!("no rule of endpoint {alias} grants {method} {path} here")));
+        }
+        let is_wanted = self.wants.as_ref().is_none_or(|wants| {
+            let rules = wants.get(alias).map_or(&[][..], Vec::as_slice);
+            granted(rules, self.phase, &method, &path, &body, &self.names)
+        });
+        if !is_wanted {
+            let method = quoted(&method);
+            return Err(denied(format!(
+                "the plugin's metadata does not say that it wants {method} {path} of endpoint {alias} here"
+            )));
         }
         if self.sent.len() >= REQUESTS_PER_CALL {
             return Err(denied(format!("more than {REQUESTS_PER_CALL} requests in one call")));

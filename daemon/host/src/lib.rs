@@ -11,20 +11,31 @@ mod convert;
 mod endpoint;
 mod guest;
 mod long;
+mod metadata;
 mod optional;
 mod outcome;
 mod policy;
 mod probe;
 mod secrets;
+mod versions;
+mod wire;
 
 pub use call::{CallOptions, Limits, Plugin, PluginHost};
 pub use content::{ArtifactSource, BlobBytes};
-pub use endpoint::{AuthConfig, Binding, BindingConfig, BindingError, EndpointConfig, RegistryAuthConfig, RuleConfig, TlsError};
+pub use endpoint::{
+    AuthConfig, Binding, BindingConfig, BindingError, EndpointConfig, Exchange, RegistryAuthConfig, RuleConfig, SendFail,
+    TlsError,
+};
 pub use long::LongLimits;
+pub use metadata::{
+    AskedLimits, InspectError, Inspection, METADATA_SECTION, Metadata, MetadataProblem, NewWant, SUPPORTED_VERSIONS, Want,
+    inspect, newly_wanted, with_metadata,
+};
 pub use outcome::{CallFailure, CallReport, FailureClass, LoadError};
 pub use policy::{Effect, Phase};
 pub use probe::{Network, ProbeOutcome, probe_http};
 pub use secrets::SecretValue;
+pub use wire::{Sending, Wire, WireRequest};
 
 mod bindings {
     //! The required part of a plugin's world.

@@ -129,12 +129,16 @@ pub enum LoadError {
     TooLarge { name: String, size: usize, limit: usize },
     #[error("plugin {name} is not a valid WebAssembly component: {message} (see {FAILURES_PAGE}#invalid)")]
     Invalid { name: String, message: String },
-    #[error(
-        "plugin {name} does not fit the plugin world (supported: holdfast:target 0.1): {message} (see {FAILURES_PAGE}#world)"
-    )]
+    #[error("plugin {name} does not fit the plugin world: {message} (see {FAILURES_PAGE}#world)")]
     World { name: String, message: String },
+    #[error("plugin {name} {found}; this holdfast calls holdfast:target {supported} (see {FAILURES_PAGE}#version)")]
+    Version { name: String, found: String, supported: String },
     #[error("plugin {name} imports {import}, which no plugin gets (see {FAILURES_PAGE}#import)")]
     Import { name: String, import: String },
+    #[error("plugin {name}: {message} (see {FAILURES_PAGE}#metadata)")]
+    Metadata { name: String, message: String },
+    #[error("plugin {name} asks for {asked_mib} MiB of memory; a call gets at most {limit_mib} (see {FAILURES_PAGE}#metadata)")]
+    Memory { name: String, asked_mib: u32, limit_mib: usize },
     #[error("plugin {name} does not start: {message} (see {FAILURES_PAGE}#start)")]
     Start { name: String, message: String },
     #[error(

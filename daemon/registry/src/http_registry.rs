@@ -105,7 +105,7 @@ impl HttpRegistry {
         })
     }
 
-    fn url(&self, repository: &str, rest: &str) -> Result<Url, RegistryError> {
+    pub(crate) fn url(&self, repository: &str, rest: &str) -> Result<Url, RegistryError> {
         let scheme = if self.config.plain_http { "http" } else { "https" };
         let text = format!("{scheme}://{}/v2/{repository}/{rest}", self.config.host);
         Url::parse(&text).map_err(|error| RegistryError::new(Class::Invalid, text, error.to_string()))
@@ -287,7 +287,7 @@ impl HttpRegistry {
                 self.send(method.clone(), next.clone(), headers.clone(), repository).await?
             } else {
                 // Where bytes lie is the registry's business, who we are is not that place's.
-                self.once(&method, &next, &headers, None, what).await?
+                self.once(&method, &next, &headers, &bytes::Bytes::new(), None, what).await?
             };
             url = next;
         }
@@ -295,8 +295,20 @@ impl HttpRegistry {
         Err(RegistryError::new(Class::Invalid, what, message))
     }
 
-    /// One request, once more after a 401 that says how.
     async fn send(&self, method: Method, url: Url, headers: HeaderMap, repository: &str) -> Result<Response, RegistryError> {
+        self.send_body(method, url, headers, Vec::new(), repository).await
+    }
+
+    /// One request, once more after a 401 that says how.
+    pub(crate) async fn send_body(
+        &self,
+        method: Method,
+        url: Url,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        repository: &str,
+    ) -> Result<Response, RegistryError> {
+        let body = bytes::Bytes::from(body);
         let what = format!("{method} {url}");
         let _permit = self
             .requests
@@ -304,7 +316,7 @@ impl HttpRegistry {
             .await
             .map_err(|_| RegistryError::new(Class::Unavailable, &what, "shutting down"))?;
         let known = lock(&self.authorization).get(repository).cloned();
-        let response = self.once(&method, &url, &headers, known.as_deref(), &what).await?;
+        let response = self.once(&method, &url, &headers, &body, known.as_deref(), &what).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
@@ -321,7 +333,7 @@ impl HttpRegistry {
         let Some(authorization) = authorization else {
             return Ok(response);
         };
-        let response = self.once(&method, &url, &headers, Some(&authorization), &what).await?;
+        let response = self.once(&method, &url, &headers, &body, Some(&authorization), &what).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             lock(&self.authorization).insert(repository.to_owned(), authorization);
         }
@@ -333,12 +345,17 @@ impl HttpRegistry {
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
+        body: &bytes::Bytes,
         authorization: Option<&str>,
         what: &str,
     ) -> Result<Response, RegistryError> {
         let mut request = self.client.request(method.clone(), url.clone()).headers(headers.clone());
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
+        }
+        // A server may want a length of zero where a body could be.
+        if !body.is_empty() || *method == Method::POST {
+            request = request.body(body.clone());
         }
         request.send().await.map_err(|error| unreachable(what, &error))
     }
@@ -352,7 +369,14 @@ impl HttpRegistry {
         let what = format!("token of {}", self.config.host);
         let credentials = auth::basic(&self.config)?;
         let response = self
-            .once(&Method::GET, &url, &HeaderMap::new(), credentials.as_deref(), &what)
+            .once(
+                &Method::GET,
+                &url,
+                &HeaderMap::new(),
+                &bytes::Bytes::new(),
+                credentials.as_deref(),
+                &what,
+            )
             .await?;
         if !response.status().is_success() {
             return Err(failure(&what, response).await);
@@ -465,7 +489,7 @@ async fn read(what: &str, mut response: Response, max_bytes: u64) -> Result<Vec<
 }
 
 /// A status that is no success, with the registry's own words.
-async fn failure(what: &str, response: Response) -> RegistryError {
+pub(crate) async fn failure(what: &str, response: Response) -> RegistryError {
     let status = response.status();
     let retry_after_ms = header(response.headers(), RETRY_AFTER.as_str()).and_then(|value| retry_after_ms(&value));
     let class = match status {

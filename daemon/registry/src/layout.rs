@@ -1,14 +1,13 @@
 //! OCI image-layout directories: read with the same suspicion as a server, written reproducibly.
 
+use crate::push::component_artifact;
 use crate::reference::{Reference, Version, is_digest};
 use crate::resolve::{BlobStream, Wanted};
-use crate::{
-    Class, MANIFEST_TYPE, RegistryError, TAGS_MAX, TAGS_MAX_BYTES, TAR_GZIP_LAYER_TYPE, WASM_CONFIG_TYPE, WASM_LAYER_TYPE, sha256,
-};
+use crate::{Class, MANIFEST_TYPE, RegistryError, TAGS_MAX, TAGS_MAX_BYTES, TAR_GZIP_LAYER_TYPE, sha256};
 use bytes::BytesMut;
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncReadExt;
@@ -191,30 +190,21 @@ impl Writer {
 
     /// A Wasm OCI artifact: one component. Returns the manifest's digest.
     pub fn component(&self, component: &[u8]) -> io::Result<String> {
-        let layer = self.blob(component)?;
-        let config = json!({ "architecture": "wasm", "os": "wasip2", "layerDigests": [layer] });
-        self.manifest(WASM_CONFIG_TYPE, &config, WASM_LAYER_TYPE, &layer, component.len())
+        let artifact = component_artifact(component, &BTreeMap::new());
+        self.blob(component)?;
+        self.blob(&artifact.config)?;
+        self.blob(&artifact.manifest)
     }
 
     /// A directory of files, as one tar+gzip layer. `tar_gzip` is what its digest is about.
     pub fn directory(&self, tar_gzip: &[u8]) -> io::Result<String> {
         let layer = self.blob(tar_gzip)?;
-        self.manifest(
-            "application/vnd.oci.image.config.v1+json",
-            &json!({}),
-            TAR_GZIP_LAYER_TYPE,
-            &layer,
-            tar_gzip.len(),
-        )
-    }
-
-    fn manifest(&self, config_type: &str, config: &Value, layer_type: &str, layer: &str, size: usize) -> io::Result<String> {
-        let config = serde_json::to_vec(config)?;
+        let config = b"{}";
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
-            "config": { "mediaType": config_type, "digest": self.blob(&config)?, "size": config.len() },
-            "layers": [{ "mediaType": layer_type, "digest": layer, "size": size }],
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": self.blob(config)?, "size": config.len() },
+            "layers": [{ "mediaType": TAR_GZIP_LAYER_TYPE, "digest": layer, "size": tar_gzip.len() }],
         });
         self.blob(&serde_json::to_vec(&manifest)?)
     }

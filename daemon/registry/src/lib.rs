@@ -7,10 +7,12 @@ mod auth;
 mod config;
 mod http_registry;
 pub mod layout;
+mod push;
 mod reference;
 mod resolve;
 
 pub use config::{AuthConfig, RegistryConfig};
+pub use push::PulledComponent;
 pub use reference::{Reference, ReferenceError, Version};
 pub use resolve::{Blob, BlobStream, Evidence, PlatformImage, Registries, Resolution, Wanted};
 

@@ -69,7 +69,7 @@ impl Wanted {
 /// The bytes of a blob as they come.
 pub type BlobStream = BoxStream<'static, Result<Bytes, RegistryError>>;
 
-enum Backend {
+pub(crate) enum Backend {
     Http {
         registry: Box<HttpRegistry>,
         /// For what is too large to have a time by which it must be there.
@@ -104,7 +104,7 @@ impl Registries {
         Ok(Self { backends })
     }
 
-    fn backend(&self, reference: &Reference) -> Result<&Backend, RegistryError> {
+    pub(crate) fn backend(&self, reference: &Reference) -> Result<&Backend, RegistryError> {
         self.backends.get(&reference.host).ok_or_else(|| {
             let message = format!(
                 "registry {} is not in the operator's configuration; add it under `registries`",

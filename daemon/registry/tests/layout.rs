@@ -218,3 +218,45 @@ async fn too_many_tags_are_refused() {
     });
     assert_eq!(layout.registries().tags(SOURCE).await.unwrap_err().class, Class::TooLarge);
 }
+
+#[tokio::test]
+async fn a_component_is_pushed_and_pulled() {
+    let layout = Layout::new();
+    let registries = layout.registries();
+    let annotations = std::collections::BTreeMap::from([("holdfast.plugin.note".to_owned(), "signed".to_owned())]);
+    let pushed = registries
+        .push_component(&reference("1.0"), b"\0asm component", &annotations)
+        .await
+        .unwrap();
+    let pulled = registries.pull_component(&reference("1.0"), 100).await.unwrap();
+    assert_eq!(
+        (&pulled.manifest_digest, pulled.component.as_slice()),
+        (&pushed, &b"\0asm component"[..])
+    );
+    assert_eq!(
+        (&pulled.component_digest, &pulled.annotations),
+        (&sha256(b"\0asm component"), &annotations)
+    );
+    let again = registries
+        .push_component(&reference("1.1"), b"\0asm component", &annotations)
+        .await;
+    assert_eq!(again.unwrap(), pushed, "the same bytes have the same digest");
+    let by_digest = Reference::parse(&format!("{SOURCE}@{pushed}")).unwrap();
+    for (reference, max_bytes, class) in [
+        (&reference("1.0"), 3, Class::TooLarge),
+        (&reference("2.0"), 100, Class::NotFound),
+    ] {
+        assert_eq!(
+            registries.pull_component(reference, max_bytes).await.unwrap_err().class,
+            class
+        );
+    }
+    let refused = registries.push_component(&by_digest, b"x", &annotations).await;
+    assert_eq!(refused.unwrap_err().class, Class::Invalid, "a digest is no place to push to");
+    let files = layout.writer.directory(b"not really gzip").unwrap();
+    layout.writer.tag("files", &files).unwrap();
+    assert_eq!(
+        registries.pull_component(&reference("files"), 100).await.unwrap_err().class,
+        Class::Invalid
+    );
+}

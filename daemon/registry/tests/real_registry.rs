@@ -258,3 +258,35 @@ fn tags_are_listed_in_pages_and_what_is_there_is_told() {
         assert_eq!(outcome, expected, "{wanted:?}");
     }
 }
+
+#[test]
+fn a_component_is_pushed_and_pulled() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let auth = |token_host: Option<String>| json!({ "username": "ci", "password_file": env("HOLDFAST_REGISTRY_PASSWORD"), "token_host": token_host });
+    for (host, auth) in [
+        (env("HOLDFAST_REGISTRY_OPEN"), serde_json::Value::Null),
+        (env("HOLDFAST_REGISTRY_BASIC"), auth(None)),
+        (
+            env("HOLDFAST_REGISTRY_BEARER"),
+            auth(Some(env("HOLDFAST_REGISTRY_ISSUER_HOST"))),
+        ),
+    ] {
+        let registries = registries(json!({ "host": host, "plain_http": true, "auth": auth }));
+        let reference = Reference::parse(&format!("{host}/plugins/mine:1.0")).unwrap();
+        let annotations = std::collections::BTreeMap::from([("holdfast.plugin.note".to_owned(), "signed".to_owned())]);
+        for component in [&b"one component"[..], b"another one", b"another one"] {
+            let pushed = block(registries.push_component(&reference, component, &annotations)).unwrap();
+            let pulled = block(registries.pull_component(&reference, 1_000)).unwrap();
+            assert_eq!(
+                (pulled.manifest_digest, pulled.component.as_slice()),
+                (pushed, component),
+                "{host}"
+            );
+            assert_eq!(pulled.annotations, annotations);
+        }
+    }
+    let anonymous = registries(json!({ "host": env("HOLDFAST_REGISTRY_BASIC"), "plain_http": true }));
+    let reference = Reference::parse(&format!("{}/plugins/mine:2.0", env("HOLDFAST_REGISTRY_BASIC"))).unwrap();
+    let refused = block(anonymous.push_component(&reference, b"x", &Default::default()));
+    assert_eq!(refused.unwrap_err().class, Class::Denied);
+}

@@ -168,6 +168,10 @@ pub fn allow_heals(config: &Path, why: &Why, out: &Out) -> Result<ExitCode, CliE
     command(config, None, None, Wish::AllowHeals, why, out)
 }
 
+pub fn allow_plugin(config: &Path, name: &str, why: &Why, out: &Out) -> Result<ExitCode, CliError> {
+    command(config, None, None, Wish::AllowPlugin { name: name.to_owned() }, why, out)
+}
+
 pub fn command(
     config: &Path,
     workload: Option<&str>,

@@ -32,6 +32,65 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "plugin new",
+        &[
+            "holdfast plugin new my-plugin --lang rust",
+            "holdfast plugin new my-plugin --lang python",
+        ],
+    ),
+    ("plugin build", &["holdfast plugin build", "holdfast plugin build my-plugin"]),
+    (
+        "plugin inspect",
+        &[
+            "holdfast plugin inspect plugin.wasm",
+            "holdfast plugin inspect registry.example.com/plugins/mine:1.0 --json",
+        ],
+    ),
+    (
+        "plugin diff",
+        &["holdfast plugin diff mine-1.0.wasm mine-1.1.wasm          # 1: it wants more"],
+    ),
+    (
+        "plugin test",
+        &[
+            "holdfast plugin test",
+            "holdfast plugin test my-plugin --check fence --check resume",
+            "holdfast plugin test --junit conformance.xml",
+        ],
+    ),
+    (
+        "plugin run",
+        &[
+            "holdfast plugin run check plugin.wasm --template '{}'",
+            "holdfast plugin run observe plugin.wasm --target site-a --record observe.json",
+            "holdfast plugin run observe plugin.wasm --replay observe.json",
+        ],
+    ),
+    ("plugin bench", &["holdfast plugin bench --calls 5000"]),
+    (
+        "plugin simulate",
+        &["holdfast plugin simulate simulation.json --listen 127.0.0.1:7620"],
+    ),
+    (
+        "plugin approve",
+        &["holdfast plugin approve mine --reason \"it may read the new API\""],
+    ),
+    (
+        "plugin push",
+        &[
+            "holdfast plugin push plugin.wasm registry.example.com/plugins/mine:1.0",
+            "holdfast plugin push plugin.wasm registry.example.com/plugins/mine:1.0 --sign plugin.key",
+        ],
+    ),
+    (
+        "plugin pull",
+        &["holdfast plugin pull registry.example.com/plugins/mine:1.0 --into mine.wasm"],
+    ),
+    (
+        "plugin verify",
+        &["holdfast plugin verify mine.wasm --key ledger.example/sample+eb661133+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs"],
+    ),
+    (
         "run",
         &["holdfast run", "holdfast run --log-format json --log holdfast=debug"],
     ),

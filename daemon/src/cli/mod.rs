@@ -14,6 +14,7 @@ mod ledger;
 mod log;
 mod manifests;
 mod plan;
+mod plugin;
 mod run;
 mod show;
 mod status;
@@ -64,6 +65,9 @@ enum Command {
     /// Make bundles: what an edge site runs
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Write, test, publish and inspect target plugins
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Run the daemon
     Run(run::RunArgs),
     /// Cosign other teams' ledgers, after checking that each only grew
@@ -188,6 +192,7 @@ fn dispatch(cli: Cli, out: &show::Out) -> Result<ExitCode, CliError> {
     match &cli.command {
         Command::Init { repository, edge } => init::init(&config, repository, edge.as_deref()),
         Command::Bundle(command) => bundle::run(command, out),
+        Command::Plugin(command) => plugin::run(&config, command, out),
         Command::Run(args) => run::daemon(&config, args),
         Command::Demo(args) => Ok(crate::demo::run(args, cli.json)),
         Command::DemoTraffic(args) => Ok(crate::demo::traffic(args)),

@@ -27,7 +27,7 @@ pub fn plan(config: &Path, path: Option<&Path>, out: &Out) -> Result<ExitCode, C
         None => tip(&operator, &state)?,
     };
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-    let engine_config = operator.engine_config(plugin_digests(&operator))?;
+    let engine_config = operator.engine_config(plugin_digests(&operator), Default::default())?;
     let seen = preview(engine_config, state, revision, crate::shell::unix_ms());
     if out.is_json {
         out.json(&json!({

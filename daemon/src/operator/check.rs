@@ -7,13 +7,14 @@ use holdfast_core::manifest::yaml::{self, Content, Node};
 use holdfast_core::manifest::{Severity, operator_problem};
 use serde::de::DeserializeOwned;
 
-pub(super) const FIELDS: [&str; 15] = [
+pub(super) const FIELDS: [&str; 16] = [
     "repository",
     "data",
     "socket",
     "listen",
     "registries",
     "plugins",
+    "plugin_keys",
     "bindings",
     "users",
     "metrics",
@@ -79,6 +80,7 @@ pub fn check(file: &Path, bytes: &[u8]) -> Result<Operator, Vec<Problem>> {
         listen: reader.optional("/listen"),
         registries: reader.list("registries"),
         plugins: reader.map("/plugins"),
+        plugin_keys: reader.plugin_keys(),
         bindings: reader.list("bindings"),
         users: reader.map("/users"),
         metrics: reader.metrics(),
@@ -217,6 +219,18 @@ impl Reader<'_> {
                 Some((key, value))
             })
             .collect()
+    }
+
+    fn plugin_keys(&mut self) -> Vec<VerifierKey> {
+        let texts: Vec<String> = self.list("plugin_keys");
+        let mut keys = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            match text.parse() {
+                Ok(key) => keys.push(key),
+                Err(error) => self.problem(&format!("/plugin_keys/{index}"), format!("{error}")),
+            }
+        }
+        keys
     }
 
     fn metrics(&mut self) -> MetricsConfig {
@@ -389,7 +403,7 @@ mod tests {
         let operator = check(Path::new("holdfast.yaml"), all.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}\n{all}"));
         assert_eq!(operator.users["ada"].emails, ["ada@example.com"]);
         assert_eq!(
-            operator.engine_config(BTreeMap::new()).unwrap().bindings[0].fixed["site"],
+            operator.engine_config(BTreeMap::new(), BTreeMap::new()).unwrap().bindings[0].fixed["site"],
             "a"
         );
         for field in FIELDS {
@@ -398,6 +412,8 @@ mod tests {
                 "{field} is not shown"
             );
         }
+        let rules = crate::builtin::metadata("edge").unwrap().rules_of("site").unwrap();
+        assert_eq!(rules.len(), 8);
     }
 
     #[test]

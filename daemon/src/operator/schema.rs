@@ -171,6 +171,7 @@ pub fn schema() -> Value {
             "listen": text("Loopback address of /healthz, /readyz and /metrics"),
             "registries": list(registry, "Only these are ever contacted"),
             "plugins": map(plugin, "Plugins by name, beside the built-in ones"),
+            "plugin_keys": list(text("A verifier key, as `holdfast ledger key show` prints it"), "Whose signature on a plugin's FILE.note counts; none: plugins need no signature"),
             "bindings": list(binding, "Which plugin drives which target, and what it may reach there; the first match wins"),
             "users": map(user, "People by unix user name: they may give commands, and only they approve"),
             "metrics": object(&[], json!({ "sources": map(source, "Prometheus servers by name") })),

@@ -235,7 +235,7 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
     let operator = Arc::new(operator);
     let reader = ledger.reader();
     let blobs = Blobs::new(reader.clone());
-    let (plugins, seen) = PluginSet::load(&operator, blobs.clone())?;
+    let (plugins, seen) = PluginSet::load(&operator, blobs.clone(), state.accepted_plugins.clone())?;
     let plugins = Arc::new(plugins);
     let registries = Arc::new(Registries::new(&operator.registries)?);
     let salt = Salt::load(&operator.data.join("author.salt")).map_err(|source| ShellError::Start {
@@ -289,7 +289,7 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         call_deadline: call_deadline(&operator),
         targets: Arc::default(),
     };
-    let engine = Engine::new(operator.engine_config(plugins.digests())?, state);
+    let engine = Engine::new(operator.engine_config(plugins.digests(), plugins.upgrades())?, state);
     let clock = LedgerClock::start(engine.state().t);
     let snapshot_at = engine.state().size + SNAPSHOT_ENTRIES;
     let (poke, pokes) = mpsc::channel(1);
@@ -496,6 +496,7 @@ impl Shell {
         if self.accepted.borrow().as_ref() != accepted {
             self.accepted.send_replace(accepted.cloned());
         }
+        self.world.plugins.accept(&self.engine.state().accepted_plugins);
         if self.engine.state().size >= self.snapshot_at {
             self.snapshot_at = self.engine.state().size + SNAPSHOT_ENTRIES;
             self.snapshot();

@@ -58,7 +58,7 @@ fn read(now: &Operator, plugins: &PluginSet, signing: Option<&VerifierKey>) -> R
     let registries = Registries::new(&operator.registries)?;
     let metrics = MetricSources::new(&operator.metrics.sources)?;
     let secrets = SecretStore::new(operator.secrets.clone());
-    let engine = operator.engine_config(plugins.digests())?;
+    let engine = operator.engine_config(plugins.digests(), plugins.upgrades())?;
     Ok(Some(Configured {
         operator: Arc::new(operator),
         plugins: Arc::new(plugins),

@@ -2,6 +2,7 @@
 //! TLS, caps, and SIGKILL.
 
 mod caps;
+mod conformance;
 mod driver;
 mod jobs;
 mod parking;

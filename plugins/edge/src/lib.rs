@@ -23,7 +23,7 @@ const SITE: Endpoint = Endpoint::new("site");
 struct Config {}
 
 struct Edge;
-export_target!(Edge: jobs, preview, capacity, telemetry, diagnosis);
+export_target!("plugin.json", Edge: jobs, preview, capacity, telemetry, diagnosis);
 
 fn problem(at: &str, message: String) -> Problem {
     Problem {
@@ -90,7 +90,7 @@ impl Target for Edge {
         Ok(Report { problems, abilities })
     }
 
-    fn observe(_: Context, query: Query) -> Result<Page, Fault> {
+    fn observe(ctx: Context, query: Query) -> Result<Page, Fault> {
         let site: SiteView = SITE.get("/v1/site")?;
         let mut page = Page {
             owner: site.owner,
@@ -100,6 +100,10 @@ impl Target for Edge {
             strangers: vec![],
             more: None,
         };
+        // Nothing on it is ours then, and nothing is touched.
+        if page.owner.as_ref().is_some_and(|owner| *owner != ctx.owner) {
+            return Ok(page);
+        }
         for workload in site.workloads {
             if query.workload.as_ref().is_some_and(|wanted| *wanted != workload.workload) {
                 continue;

@@ -1,6 +1,6 @@
 //! What the site's API says, and what its refusals mean to Holdfast.
 
-use holdfast_plugin::{Answer, Fault, Phase, Progress, Wait};
+use holdfast_plugin::{Answer, Fault, Phase, Progress, Wait, expect_success};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -97,9 +97,10 @@ pub fn done(answer: Answer) -> Result<Progress, Fault> {
             message: "the site is at it".into(),
         })),
         200..=299 => Ok(Progress::Done),
-        status => {
+        _ => {
             let Ok(refusal) = serde_json::from_slice::<Refusal>(&answer.body) else {
-                return Err(Fault::Unavailable(format!("the site answered {status}: {}", answer.text())));
+                // Not the site's own words: something on the way to it.
+                return expect_success(answer).map(|_| Progress::Done);
             };
             let RefusalBody { class, message, fence } = refusal.error;
             Err(match class.as_str() {

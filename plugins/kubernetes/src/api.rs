@@ -144,7 +144,9 @@ impl Api {
 
     /// Events about one object, newest last.
     pub fn events(&self, name: &str) -> Result<Vec<Value>, Fault> {
-        Ok(self.query(Kind::EVENT, &format!("fieldSelector=involvedObject.name={name}&limit=20"))?.items)
+        Ok(self
+            .query(Kind::EVENT, &format!("fieldSelector=involvedObject.name={name}&limit=20"))?
+            .items)
     }
 
     /// The last lines of a container's log. None: there is none, or it may not be read.
@@ -253,7 +255,9 @@ fn reason(answer: &Answer) -> String {
 }
 
 fn request(method: &str, path: &str, content_type: &str, body: Option<&Value>) -> Result<Answer, Fault> {
-    let kind = path.strip_prefix("/api/v1/namespaces/").and_then(|rest| rest.split(['/', '?']).nth(1));
+    let kind = path
+        .strip_prefix("/api/v1/namespaces/")
+        .and_then(|rest| rest.split(['/', '?']).nth(1));
     let accept = if kind == Some("secrets") { ACCEPT_METADATA } else { ACCEPT };
     let mut headers = vec![("accept", accept)];
     let body = match body {

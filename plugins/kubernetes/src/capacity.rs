@@ -44,7 +44,9 @@ fn needed(template: &Template, resource: &str) -> Option<u128> {
     let quantity = |container: &Value| {
         let resources = &container["resources"];
         // A request that is left out is its limit.
-        let value = [&resources[of][resource], &resources["limits"][resource]].into_iter().find(|value| !value.is_null())?;
+        let value = [&resources[of][resource], &resources["limits"][resource]]
+            .into_iter()
+            .find(|value| !value.is_null())?;
         match value {
             Value::String(text) => milli(text),
             other => milli(&other.to_string()),

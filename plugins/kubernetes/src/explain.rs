@@ -24,7 +24,10 @@ pub fn explain(api: &Api, ctx: &Context, subject: &Generation) -> Result<Vec<Exc
     let pods = api.page(Kind::POD, &selector, 50, None)?;
     let is_ready = |pod: &Value| {
         let conditions = pod["status"]["conditions"].as_array();
-        conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|one| one["type"] == "Ready" && one["status"] == "True")
     };
     for pod in pods.items.iter().filter(|pod| !is_ready(pod)).take(PODS_MAX) {
         let name = name_of(pod);
@@ -33,9 +36,17 @@ pub fn explain(api: &Api, ctx: &Context, subject: &Generation) -> Result<Vec<Exc
             for status in pod["status"][list].as_array().into_iter().flatten() {
                 let container = status["name"].as_str().unwrap_or_default();
                 if status["restartCount"].as_u64().is_some_and(|count| count > 0) {
-                    add(name, format!("log of {container}, the run before"), api.log(name, container, true).unwrap_or_default());
+                    add(
+                        name,
+                        format!("log of {container}, the run before"),
+                        api.log(name, container, true).unwrap_or_default(),
+                    );
                 }
-                add(name, format!("log of {container}"), api.log(name, container, false).unwrap_or_default());
+                add(
+                    name,
+                    format!("log of {container}"),
+                    api.log(name, container, false).unwrap_or_default(),
+                );
             }
         }
     }

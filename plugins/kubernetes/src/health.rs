@@ -98,8 +98,7 @@ pub fn judge(deployment: &Value, pods: &[&Value]) -> Health {
 
 /// The containers of the template and the artifact of each: what a webhook puts beside them is not ours to judge.
 fn expected(deployment: &Value) -> BTreeMap<String, String> {
-    let artifacts: BTreeMap<String, String> =
-        serde_json::from_str(Stamped(deployment).annotation(ARTIFACTS)).unwrap_or_default();
+    let artifacts: BTreeMap<String, String> = serde_json::from_str(Stamped(deployment).annotation(ARTIFACTS)).unwrap_or_default();
     let spec = &deployment["spec"]["template"]["spec"];
     let containers = ["initContainers", "containers"]
         .into_iter()
@@ -234,10 +233,16 @@ fn of_container(status: &Value) -> Option<Trouble> {
         let message = text(&waiting["message"]);
         return match reason {
             "PodInitializing" | "ContainerCreating" => None,
-            "CrashLoopBackOff" if last["reason"] == "OOMKilled" => {
-                Some(Trouble::new(Blame::Release, "OOMKilled", format!("{}; it used more memory than its limit", ended(last))))
-            }
-            "CrashLoopBackOff" => Some(Trouble::new(Blame::Release, reason, if last.is_null() { message } else { ended(last) })),
+            "CrashLoopBackOff" if last["reason"] == "OOMKilled" => Some(Trouble::new(
+                Blame::Release,
+                "OOMKilled",
+                format!("{}; it used more memory than its limit", ended(last)),
+            )),
+            "CrashLoopBackOff" => Some(Trouble::new(
+                Blame::Release,
+                reason,
+                if last.is_null() { message } else { ended(last) },
+            )),
             "RunContainerError" | "PostStartHookError" => Some(Trouble::new(Blame::Release, reason, message)),
             // Both words come by turns for one thing.
             "ErrImagePull" => Some(Trouble::new(Blame::Others, "ImagePullBackOff", message)),

@@ -59,7 +59,12 @@ pub fn run(api: &Api, ctx: &Context, subject: &Generation, name: &str, text: &st
 
 fn outcome(api: &Api, ctx: &Context, job: &Value) -> Result<Progress, Fault> {
     let conditions = job["status"]["conditions"].as_array();
-    let has = |kind: &str| conditions.into_iter().flatten().find(|one| one["type"] == kind && one["status"] == "True");
+    let has = |kind: &str| {
+        conditions
+            .into_iter()
+            .flatten()
+            .find(|one| one["type"] == kind && one["status"] == "True")
+    };
     if has("Complete").is_some() {
         return Ok(Progress::Done);
     }

@@ -23,7 +23,7 @@ use holdfast_plugin::{
 use template::{Config, Template};
 
 struct Kubernetes;
-export_target!(Kubernetes: jobs, preview, diagnosis, capacity);
+export_target!("plugin.json", Kubernetes: jobs, preview, diagnosis, capacity);
 
 fn config(ctx: &Context) -> Result<Config, Fault> {
     holdfast_plugin::config(&ctx.config)

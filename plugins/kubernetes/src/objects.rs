@@ -76,7 +76,11 @@ fn extend(value: &mut Value, more: &BTreeMap<String, String>) {
 }
 
 fn artifacts(subject: &Generation) -> String {
-    let by_name: BTreeMap<&str, &str> = subject.artifacts.iter().map(|one| (one.name.as_str(), one.uri.as_str())).collect();
+    let by_name: BTreeMap<&str, &str> = subject
+        .artifacts
+        .iter()
+        .map(|one| (one.name.as_str(), one.uri.as_str()))
+        .collect();
     json!(by_name).to_string()
 }
 
@@ -84,10 +88,18 @@ fn artifacts(subject: &Generation) -> String {
 fn pod(subject: &Generation, spec: &Map<String, Value>, files_at: &Option<String>, secrets: &Secrets) -> Value {
     let mut pod = Value::Object(spec.clone());
     default(&mut pod, "automountServiceAccountToken", json!(false));
-    default(&mut pod, "terminationGracePeriodSeconds", json!(u64::from(subject.drain_ms).div_ceil(1000).max(1)));
+    default(
+        &mut pod,
+        "terminationGracePeriodSeconds",
+        json!(u64::from(subject.drain_ms).div_ceil(1000).max(1)),
+    );
     default(&mut pod, "securityContext", json!({}));
     default(&mut pod["securityContext"], "runAsNonRoot", json!(true));
-    default(&mut pod["securityContext"], "seccompProfile", json!({ "type": "RuntimeDefault" }));
+    default(
+        &mut pod["securityContext"],
+        "seccompProfile",
+        json!({ "type": "RuntimeDefault" }),
+    );
     let mut volumes = Vec::new();
     let mut mounts = Vec::new();
     if let Some(at) = files_at {

@@ -93,7 +93,10 @@ fn key_of(api: &Api, ctx: &Context, workload: &str) -> Result<String, Fault> {
     let label = workload.replace('/', ".");
     let selector = format!("{OWNER}={},holdfast.dev/workload={label}", ctx.owner);
     let found = api.page(Kind::DEPLOYMENT, &selector, 1, None)?;
-    Ok(found.items.first().map_or(String::new(), |one| Stamped(one).label(KEY).to_owned()))
+    Ok(found
+        .items
+        .first()
+        .map_or(String::new(), |one| Stamped(one).label(KEY).to_owned()))
 }
 
 fn generations(api: &Api, ctx: &Context, deployments: &[Value]) -> Result<Vec<GenerationState>, Fault> {
@@ -179,7 +182,9 @@ fn of_service(service: &Value) -> Option<RouteState> {
     if name_of(service) != Stamped(service).label(KEY) {
         return None;
     }
-    let live = service["spec"]["selector"][NUMBER].as_str().and_then(|number| number.parse().ok());
+    let live = service["spec"]["selector"][NUMBER]
+        .as_str()
+        .and_then(|number| number.parse().ok());
     let shares = live.map(|number| Share {
         number,
         live: FULL_SHARE as u32,

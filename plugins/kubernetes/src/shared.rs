@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 /// What may be shared at all: nothing that widens what a pod or a person may do.
 const KINDS: [(&str, Kind); 9] = [
-    ("HorizontalPodAutoscaler", Kind::of("autoscaling/v2", "horizontalpodautoscalers")),
+    (
+        "HorizontalPodAutoscaler",
+        Kind::of("autoscaling/v2", "horizontalpodautoscalers"),
+    ),
     ("Ingress", Kind::of("networking.k8s.io/v1", "ingresses")),
     ("NetworkPolicy", Kind::of("networking.k8s.io/v1", "networkpolicies")),
     ("PodDisruptionBudget", Kind::BUDGET),
@@ -33,10 +36,18 @@ pub fn problems(shared: &[Value], config: Option<&Config>, key: &str) -> Vec<Pro
             None => {
                 let known: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
                 let message = format!("{name:?} cannot be shared");
-                problems.push(problem(format!("{at}/kind"), message, &format!("there are {}", known.join(", "))));
+                problems.push(problem(
+                    format!("{at}/kind"),
+                    message,
+                    &format!("there are {}", known.join(", ")),
+                ));
             }
             Some(known) if object["apiVersion"] != known.group => {
-                problems.push(problem(format!("{at}/apiVersion"), format!("{name} is of {}", known.group), ""));
+                problems.push(problem(
+                    format!("{at}/apiVersion"),
+                    format!("{name} is of {}", known.group),
+                    "",
+                ));
             }
             Some(_) if config.is_some_and(|config| !config.shared_kinds.contains(name)) => {
                 let hint = "the target's sharedKinds must list it";
@@ -70,10 +81,15 @@ pub fn bring(api: &Api, ctx: &Context, lead: &Generation, wanted: &[Value]) -> R
     let all: Vec<String> = before.iter().chain(&named).cloned().collect();
     write_list(api, ctx, lead, &all)?;
     for object in wanted {
-        let Some(kind) = object["kind"].as_str().and_then(kind) else { continue };
+        let Some(kind) = object["kind"].as_str().and_then(kind) else {
+            continue;
+        };
         let found = api.get(kind, name_of(object))?;
         if found.as_ref().is_some_and(|found| !Stamped(found).is_of(ctx, &lead.key)) {
-            return Err(Fault::Conflict(format!("{} is there, and not this workload's", title(object))));
+            return Err(Fault::Conflict(format!(
+                "{} is there, and not this workload's",
+                title(object)
+            )));
         }
         let mut object = object.clone();
         stamp::write(&mut object, ctx, lead);

@@ -145,7 +145,9 @@ fn holds_what_is_single(pod: &Map<String, Value>) -> bool {
     let volumes = each(pod, "volumes");
     pod.get("hostNetwork") == Some(&Value::Bool(true))
         || ports.into_iter().any(|port| !port["hostPort"].is_null())
-        || volumes.into_iter().any(|(_, volume)| !volume["persistentVolumeClaim"].is_null())
+        || volumes
+            .into_iter()
+            .any(|(_, volume)| !volume["persistentVolumeClaim"].is_null())
 }
 
 fn each<'a>(pod: &'a Map<String, Value>, list: &str) -> impl Iterator<Item = (usize, &'a Value)> {
@@ -167,7 +169,9 @@ pub fn problem(at: impl Into<String>, message: impl Into<String>, hint: &str) ->
 /// What is wrong, and the abilities as far as the template could be read.
 pub fn check(config: &str, subject: &Generation) -> (Vec<Problem>, Option<Template>) {
     let mut problems = Vec::new();
-    let config = checked_config::<Config>(config).map_err(|problem| problems.push(problem)).ok();
+    let config = checked_config::<Config>(config)
+        .map_err(|problem| problems.push(problem))
+        .ok();
     let template = template::<Template>(&subject.template)
         .map_err(|problem| problems.push(problem))
         .ok();
@@ -209,15 +213,28 @@ fn of_pod(pod: &Map<String, Value>, subject: &Generation) -> Vec<Problem> {
         problems.push(problem("/template/pod/containers", "a pod needs a container", ""));
     }
     if pod.contains_key("ephemeralContainers") {
-        problems.push(problem("/template/pod/ephemeralContainers", "nothing that runs is patched", "leave it out"));
+        problems.push(problem(
+            "/template/pod/ephemeralContainers",
+            "nothing that runs is patched",
+            "leave it out",
+        ));
     }
-    let images = ["initContainers", "containers"]
-        .into_iter()
-        .flat_map(|list| each(pod, list).map(move |(at, container)| (format!("/template/pod/{list}/{at}/image"), &container["image"])));
+    let images = ["initContainers", "containers"].into_iter().flat_map(|list| {
+        each(pod, list).map(move |(at, container)| (format!("/template/pod/{list}/{at}/image"), &container["image"]))
+    });
     let volumes = each(pod, "volumes")
         .filter(|(_, volume)| !volume["image"].is_null())
-        .map(|(at, volume)| (format!("/template/pod/volumes/{at}/image/reference"), &volume["image"]["reference"]));
-    let names: Vec<String> = subject.artifacts.iter().map(|one| format!("${{artifacts.{}}}", one.name)).collect();
+        .map(|(at, volume)| {
+            (
+                format!("/template/pod/volumes/{at}/image/reference"),
+                &volume["image"]["reference"],
+            )
+        });
+    let names: Vec<String> = subject
+        .artifacts
+        .iter()
+        .map(|one| format!("${{artifacts.{}}}", one.name))
+        .collect();
     for (at, image) in images.chain(volumes) {
         let is_ours = subject.artifacts.iter().any(|one| image.as_str() == Some(one.uri.as_str()));
         if !is_ours {
@@ -238,7 +255,11 @@ fn of_contents(files_at: &Option<String>, secrets: &Secrets, subject: &Generatio
             problems.push(problem("/template/filesAt", format!("{at:?} is no absolute path"), ""));
         }
         Some(_) if subject.files.is_empty() => {
-            problems.push(problem("/template/filesAt", "there are no config files", "name some in config.files"));
+            problems.push(problem(
+                "/template/filesAt",
+                "there are no config files",
+                "name some in config.files",
+            ));
         }
         None if !subject.files.is_empty() => {
             problems.push(problem("/template", "the config files have no place", "say where: filesAt"));
@@ -248,7 +269,11 @@ fn of_contents(files_at: &Option<String>, secrets: &Secrets, subject: &Generatio
     for (variable, name) in &secrets.env {
         if !subject.secrets.iter().any(|secret| secret.name == *name) {
             let message = format!("{name:?} is not a secret of this workload");
-            problems.push(problem(format!("/template/secrets/env/{variable}"), message, "name it in secrets"));
+            problems.push(problem(
+                format!("/template/secrets/env/{variable}"),
+                message,
+                "name it in secrets",
+            ));
         }
     }
     let used = |name: &String| secrets.at.is_some() || secrets.env.values().any(|used| used == name);
@@ -261,7 +286,9 @@ fn of_contents(files_at: &Option<String>, secrets: &Secrets, subject: &Generatio
 
 fn of_metadata(template: &Template) -> Vec<Problem> {
     let ours = |map: &BTreeMap<String, String>, name: &str| -> Vec<Problem> {
-        let reserved = map.keys().filter(|key| key.starts_with(PREFIX) || key.starts_with("app.kubernetes.io/"));
+        let reserved = map
+            .keys()
+            .filter(|key| key.starts_with(PREFIX) || key.starts_with("app.kubernetes.io/"));
         reserved
             .map(|key| {
                 let at = format!("/template/{name}/{}", key.replace('~', "~0").replace('/', "~1"));
@@ -281,10 +308,18 @@ fn of_traffic(template: &Template, config: Option<&Config>) -> Vec<Problem> {
             problems.push(problem("/template/service/ports", "a service needs a port", ""));
         }
         Some(service) if service.ports.len() > 1 && service.ports.iter().any(|port| port.name.is_none()) => {
-            problems.push(problem("/template/service/ports", "with more than one port each needs a name", ""));
+            problems.push(problem(
+                "/template/service/ports",
+                "with more than one port each needs a name",
+                "",
+            ));
         }
         None if template.gateway.is_some() => {
-            problems.push(problem("/template/gateway", "a gateway needs a service to send to", "add service"));
+            problems.push(problem(
+                "/template/gateway",
+                "a gateway needs a service to send to",
+                "add service",
+            ));
         }
         _ => {}
     }

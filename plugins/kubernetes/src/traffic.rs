@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 pub fn attach(api: &Api, ctx: &Context, subject: &Generation, template: &Template) -> Result<(), Fault> {
     let (kind, mut object) = match (template.routing(), &template.service, &template.gateway) {
         (Routing::Single, Some(service), _) => (Kind::SERVICE, live_service(ctx, subject, service, None)),
-        (Routing::Weighted, Some(service), Some(gateway)) => {
-            (Kind::HTTP_ROUTE, http_route(subject, service, gateway, &[(subject.name.clone(), 0)]))
-        }
+        (Routing::Weighted, Some(service), Some(gateway)) => (
+            Kind::HTTP_ROUTE,
+            http_route(subject, service, gateway, &[(subject.name.clone(), 0)]),
+        ),
         _ => return Ok(()),
     };
     if api.get(kind, &subject.key)?.is_none() {
@@ -60,7 +61,9 @@ pub fn route(api: &Api, ctx: &Context, entries: &[RouteEntry]) -> Result<Progres
     match (of_lead.routing(), &of_lead.service, &of_lead.gateway) {
         (Routing::Single, Some(service), _) => {
             if live.len() > 1 {
-                return Err(Fault::Invalid("a Service sends to one generation; weights need a gateway".into()));
+                return Err(Fault::Invalid(
+                    "a Service sends to one generation; weights need a gateway".into(),
+                ));
             }
             let object = live_service(ctx, lead, service, live.first().map(|entry| entry.generation.number));
             set(api, ctx, lead, Kind::SERVICE, object)
@@ -105,7 +108,9 @@ pub fn has_share(api: &Api, config: &Config, subject: &Generation) -> Result<boo
         return Ok(false);
     }
     let route = api.get(Kind::HTTP_ROUTE, &subject.key)?;
-    let references = route.iter().flat_map(|route| route["spec"]["rules"].as_array().into_iter().flatten());
+    let references = route
+        .iter()
+        .flat_map(|route| route["spec"]["rules"].as_array().into_iter().flatten());
     let references = references.flat_map(|rule| rule["backendRefs"].as_array().into_iter().flatten());
     let names_it = |one: &Value| one["name"] == subject.name && one["weight"].as_u64() != Some(0);
     Ok(references.into_iter().any(names_it))

@@ -40,7 +40,10 @@ pub fn claim(api: &Api, ctx: &Context) -> Result<(), Fault> {
     if owner == Some(&ctx.owner) {
         Ok(())
     } else {
-        Err(Fault::Conflict(format!("this namespace belongs to {}", owner.unwrap_or("somebody else"))))
+        Err(Fault::Conflict(format!(
+            "this namespace belongs to {}",
+            owner.unwrap_or("somebody else")
+        )))
     }
 }
 
@@ -103,7 +106,14 @@ fn owner_reference(deployment: &Value) -> Value {
 }
 
 /// Immutable content that several generations may read: it goes when the last of them does.
-fn belong(api: &Api, ctx: &Context, subject: &Generation, deployment: &Value, kind: Kind, mut object: Value) -> Result<(), Fault> {
+fn belong(
+    api: &Api,
+    ctx: &Context,
+    subject: &Generation,
+    deployment: &Value,
+    kind: Kind,
+    mut object: Value,
+) -> Result<(), Fault> {
     let reference = owner_reference(deployment);
     stamp::write(&mut object, ctx, subject);
     object["metadata"]["ownerReferences"] = json!([reference]);
@@ -113,7 +123,10 @@ fn belong(api: &Api, ctx: &Context, subject: &Generation, deployment: &Value, ki
     }
     api.swap(kind, &name, |found| {
         if !Stamped(found).is_of(ctx, &subject.key) {
-            return Err(Fault::Conflict(format!("{} {name} is there, and not this workload's", kind.plural)));
+            return Err(Fault::Conflict(format!(
+                "{} {name} is there, and not this workload's",
+                kind.plural
+            )));
         }
         let mut owners = found["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
         if owners.iter().any(|owner| owner["uid"] == reference["uid"]) {

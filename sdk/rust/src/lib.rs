@@ -1,9 +1,10 @@
 //! Guest crate for Holdfast target plugins: the protocol's types and exports, an endpoint client that turns HTTP
 //! outcomes into faults, and typed config and template whose errors point at the place.
 //!
-//! Implement [`Target`], and what you have of [`Jobs`], [`Preview`], [`Capacity`], [`Telemetry`], [`Diagnosis`] and
-//! [`Adoption`], for one type; then export it with [`export_target!`]. A plugin keeps no state: every call is a fresh
-//! instance.
+//! Implement [`TargetPlugin`] (or, with config and template as plain JSON, [`Target`]), and what you have of [`Jobs`],
+//! [`Preview`], [`Capacity`], [`Telemetry`], [`Diagnosis`] and [`Adoption`], for one type; then export it with
+//! [`export_target!`]. A plugin keeps no state: every call is a fresh instance. The same type runs natively against the
+//! [`fake`] host, so that a plain `cargo test` needs no WebAssembly.
 
 pub mod bindings {
     //! What `wit-bindgen` makes of the required part; plugins use the names below instead.
@@ -72,34 +73,71 @@ optional!(
 );
 
 mod client;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod fake;
+mod plugin;
 mod typed;
 
 pub use adoption::exports::holdfast::target::adoption::Guest as Adoption;
 pub use bindings::exports::holdfast::target::target::Guest as Target;
 pub use bindings::holdfast::target::clock;
-pub use bindings::holdfast::target::log::{Level, write as log};
+pub use bindings::holdfast::target::log::Level;
+#[cfg(target_arch = "wasm32")]
+pub use bindings::holdfast::target::log::write as log;
 pub use bindings::holdfast::target::types::*;
 pub use capacity::exports::holdfast::target::capacity::Guest as Capacity;
 pub use client::{Answer, Endpoint, expect_success};
 pub use diagnosis::exports::holdfast::target::diagnosis::{Excerpt, Guest as Diagnosis};
 pub use jobs::exports::holdfast::target::jobs::Guest as Jobs;
+pub use plugin::{Call, Nothing, Record, Subject, TargetPlugin};
 pub use preview::exports::holdfast::target::preview::{Change, Guest as Preview};
+pub use schemars;
 pub use serde_json;
 pub use telemetry::exports::holdfast::target::telemetry::{Guest as Telemetry, Sample};
 pub use typed::{checked_config, config, template};
 
-/// Exports a type that implements [`Target`], and of the optional interfaces those that are named, and no other: what is
-/// not exported, the daemon knows not to ask for.
+/// Where there is no host, a log line is the test's output.
+#[cfg(not(target_arch = "wasm32"))]
+#[allow(clippy::print_stderr, reason = "a test's output")]
+pub fn log(at: Level, message: &str) {
+    eprintln!("{at:?}: {message}");
+}
+
+/// Exports a type that implements [`TargetPlugin`] or [`Target`], and of the optional interfaces those that are named, and no other: what is
+/// not exported, the daemon knows not to ask for. With a file's name, that file (beside Cargo.toml) becomes the plugin's
+/// metadata section, which is read without running it.
 ///
 /// ```text
-/// export_target!(MyTarget);
-/// export_target!(MyTarget: jobs, telemetry);
+/// export_target!("plugin.json", MyTarget);
+/// export_target!("plugin.json", MyTarget: jobs, telemetry);
 /// ```
 #[macro_export]
 macro_rules! export_target {
+    ($metadata:literal, $plugin:ident $(: $($interface:ident),+ $(,)?)?) => {
+        $crate::export_target!($plugin $(: $($interface),+)?);
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            const TEXT: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $metadata));
+            #[used]
+            #[allow(unsafe_code, reason = "it only says where the bytes go")]
+            #[unsafe(link_section = "holdfast.plugin")]
+            static SECTION: [u8; TEXT.len()] = {
+                let mut bytes = [0; TEXT.len()];
+                bytes.copy_from_slice(TEXT);
+                bytes
+            };
+        };
+    };
     ($plugin:ident $(: $($interface:ident),+ $(,)?)?) => {
-        $crate::bindings::export_plugin!($plugin with_types_in $crate::bindings);
-        $($($crate::export_optional!($interface $plugin);)+)?
+        // Symbols that a native linker has no use for, nor can spell.
+        #[cfg(target_arch = "wasm32")]
+        mod exported {
+            use super::$plugin;
+            $crate::bindings::export_plugin!($plugin with_types_in $crate::bindings);
+            $($($crate::export_optional!($interface $plugin);)+)?
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: $plugin = $plugin;
     };
 }
 

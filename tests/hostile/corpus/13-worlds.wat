@@ -18,12 +18,12 @@ not wasm
 
 ;; what: an empty component
 ;; as: component
-;; ends: refused does not fit the plugin world
+;; ends: refused exports no holdfast:target/target
 (component)
 
 ;; what: a newer world
 ;; wit: @0.1.0 => @0.2.0
-;; ends: refused imports holdfast:target/endpoint@0.2.0
+;; ends: refused was built for holdfast:target 0.2.0
 
 ;; what: another shape of a record
 ;; wit: fence: u64, => fence: u32,
@@ -31,7 +31,7 @@ not wasm
 
 ;; what: a missing export
 ;; wit: export target; =>
-;; ends: refused does not fit the plugin world
+;; ends: refused exports no holdfast:target/target
 
 ;; what: a missing function
 ;; wit: retire: func(ctx: context, subject: generation, last: bool) -> result<progress, fault>; =>

@@ -70,6 +70,10 @@ pub enum Wish {
         reference: String,
     },
     AllowHeals,
+    /// Let the configured version of a plugin have what it newly wants.
+    AllowPlugin {
+        name: String,
+    },
     OpenIncident {
         deploy: String,
     },
@@ -205,6 +209,7 @@ impl Engine {
                 let seq = self.record_command(command, CommandVerb::ForgetAddress { hash });
                 Ok((Some(seq), "the address cannot be told from its hash any more".into()))
             }
+            (Wish::AllowPlugin { name }, None, _) => self.allow_plugin(command, name),
             (Wish::AllowHeals, Some(_), _) => refuse("not-of-a-workload", "the limit on heals is one for all workloads"),
             (Wish::Freeze, None, Some(target)) => self.freeze_target(command, target),
             (Wish::Thaw, None, Some(target)) => self.thaw_target(command, target),
@@ -298,7 +303,28 @@ impl Engine {
             Wish::RotateLogKey { .. } | Wish::PruneBundles { .. } | Wish::ForgetAddress { .. } => {
                 refuse("not-of-a-workload", "the ledger is one for all workloads")
             }
+            Wish::AllowPlugin { .. } => refuse("not-of-a-workload", "a plugin is not a workload's"),
         }
+    }
+
+    /// From here on new launches are the new version's; what runs and what is under way ends on the one that it began with.
+    fn allow_plugin(&mut self, command: &CommandRequest, name: &str) -> Done {
+        let Some(upgrade) = self.config.upgrades.get(name).cloned() else {
+            return refuse(
+                "nothing-held",
+                format!("no version of plugin {name:?} is waiting to be allowed"),
+            );
+        };
+        let verb = CommandVerb::AllowPlugin {
+            name: name.to_owned(),
+            plugin: upgrade.digest.clone(),
+        };
+        let seq = self.record_command(command, verb);
+        let mut config = self.config.clone();
+        config.upgrades.remove(name);
+        config.plugins.insert(name.to_owned(), upgrade.digest.clone());
+        self.configure(config);
+        Ok((Some(seq), format!("plugin {name} is {} from here on", upgrade.digest.short())))
     }
 
     fn abort(&mut self, command: &CommandRequest, id: &WorkloadId, workload: &WorkloadState) -> Done {

@@ -48,6 +48,9 @@ pub struct State {
     /// Bundles of entries below are not published any more.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub bundles_from: Seq,
+    /// By name, the version whose wants were accepted last: an upgrade is held against it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub accepted_plugins: BTreeMap<String, Digest>,
 }
 
 fn is_zero(seq: &Seq) -> bool {

@@ -10,12 +10,14 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response};
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// As in the WIT: what was sent, and what is known of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SendFail {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SendFail {
     Denied(String),
     Unreachable(String),
     Lost(String),
@@ -24,7 +26,7 @@ pub(crate) enum SendFail {
 
 /// A whole answer, as a guest may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Exchange {
+pub struct Exchange {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,

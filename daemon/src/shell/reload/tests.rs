@@ -18,7 +18,7 @@ impl Place {
         std::fs::write(dir.path().join("holdfast.yaml"), START).unwrap();
         let operator = operator::load(&dir.path().join("holdfast.yaml")).unwrap();
         let (ledger, _) = Ledger::open(&dir.path().join("ledger"), Options::default()).unwrap();
-        let (plugins, _) = PluginSet::load(&operator, Blobs::new(ledger.reader())).unwrap();
+        let (plugins, _) = PluginSet::load(&operator, Blobs::new(ledger.reader()), Default::default()).unwrap();
         Self {
             dir,
             plugins: Arc::new(plugins),

@@ -1,146 +1,60 @@
-//! The smallest useful target plugin: a service that runs whatever one JSON document says, behind `GET` and `PUT
-//! /document`. Nothing can be started beside, so only `route` and `retire` change anything.
+//! The smallest complete plugin: a service that runs what one JSON document says, behind `GET` and `PUT /document`.
 
-use holdfast_plugin::{
-    Abilities, Context, Endpoint, Evidence, Fault, Generation, GenerationState, Page, Phase, Progress, Proof, Query, Report,
-    RouteEntry, RouteState, Routing, Share, Sizing, Target, export_target,
-};
+use holdfast_plugin::*;
 use serde::{Deserialize, Serialize};
 
 const SERVICE: Endpoint = Endpoint::new("service");
-const FULL: u32 = 10_000;
 
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Serialize, Deserialize)]
 struct Document {
-    owner: Option<String>,
-    workload: String,
-    fence: u64,
-    /// 0: nothing runs.
-    generation: u32,
-    release: String,
-    artifact: String,
-    digest: String,
+    live: bool,
+    record: Record,
 }
 
 struct Minimal;
-export_target!(Minimal);
+export_target!("plugin.json", Minimal);
 
-impl Target for Minimal {
-    fn check(_: Context, _: Generation) -> Result<Report, Fault> {
-        let abilities = Abilities {
-            routing: Routing::Single,
-            most_live: 1,
-            finest_share: FULL,
-            sizing: Sizing::Unsized,
-            overlap: false,
-            staged: false,
-            seamless: true,
-            guarded: false,
-            probed: false,
-        };
-        Ok(Report {
-            problems: vec![],
-            abilities,
-        })
+impl TargetPlugin for Minimal {
+    type Config = Nothing;
+    type Template = Nothing;
+
+    fn abilities(_: &Nothing, _: &Nothing) -> Abilities {
+        Abilities::document()
     }
 
-    fn observe(_: Context, _: Query) -> Result<Page, Fault> {
-        let document: Document = SERVICE.get("/document")?;
-        let mut page = Page {
-            owner: document.owner,
-            high_fence: document.fence,
-            generations: vec![],
-            routes: vec![],
-            strangers: vec![],
-            more: None,
-        };
-        if document.generation > 0 {
-            page.generations.push(GenerationState {
-                workload: document.workload.clone(),
-                number: document.generation,
-                release_id: document.release,
-                fence: document.fence,
-                phase: Phase::Ready,
-                reason: String::new(),
-                message: String::new(),
-                wanted: None,
-                ready: 1,
-                restarts: 0,
-                proofs: vec![Proof {
-                    artifact: document.artifact,
-                    digest: document.digest,
-                    by: Evidence::Reported,
-                    count: 1,
-                }],
-                fingerprint: String::new(),
-                objects: vec!["document".into()],
-                instances: vec![],
-            });
-            page.routes.push(RouteState {
-                workload: document.workload,
-                fence: document.fence,
-                shares: vec![Share {
-                    number: document.generation,
-                    live: FULL,
-                }],
-                settled: true,
-                fingerprint: String::new(),
-            });
+    fn observe(call: &Call<Nothing>, query: &Query) -> Result<Page, Fault> {
+        let mut page = Page::default();
+        if let Some(Document { live, record }) = SERVICE.find("/document")?
+            && page.takes(call, query, &record)
+            && live
+        {
+            page.routes.push(record.clone().whole_route());
+            page.generations.push(record.state(Phase::Ready, 1));
         }
         Ok(page)
     }
 
-    fn launch(_: Context, _: Generation, _: u32) -> Result<Progress, Fault> {
-        Ok(Progress::Done)
+    fn route(call: &Call<Nothing>, entries: &[RouteEntry]) -> Result<Progress, Fault> {
+        let chosen = entries.iter().find(|entry| entry.live > 0).or(entries.first());
+        chosen.map_or(Ok(Progress::Done), |entry| write(call, &entry.generation, entry.live > 0))
     }
 
-    fn scale(_: Context, _: Generation, _: u32) -> Result<Progress, Fault> {
-        Ok(Progress::Done)
-    }
-
-    fn route(ctx: Context, entries: Vec<RouteEntry>) -> Result<Progress, Fault> {
-        let live = entries
-            .into_iter()
-            .find(|entry| entry.live == FULL)
-            .map(|entry| entry.generation);
-        write(&ctx, live)
-    }
-
-    fn retire(ctx: Context, _: Generation, last: bool) -> Result<Progress, Fault> {
-        if last { write(&ctx, None) } else { Ok(Progress::Done) }
+    fn retire(call: &Call<Nothing>, subject: &Generation, last: bool) -> Result<Progress, Fault> {
+        let there: Option<Document> = SERVICE.find("/document")?;
+        let is_ours = there.is_some_and(|there| there.record.workload == subject.workload);
+        (last && is_ours)
+            .then(|| write(call, subject, false))
+            .unwrap_or(Ok(Progress::Done))
     }
 }
 
-/// Read first: another owner's document is not ours to write, and a higher fence means that somebody newer is at work.
-fn write(ctx: &Context, live: Option<Generation>) -> Result<Progress, Fault> {
-    let document: Document = SERVICE.get("/document")?;
-    if document.owner.as_ref().is_some_and(|owner| *owner != ctx.owner) {
-        return Err(Fault::Conflict("the document belongs to another installation".into()));
-    }
-    if document.fence > ctx.fence {
-        return Err(Fault::Fenced(document.fence));
-    }
-    let mut next = Document {
-        owner: Some(ctx.owner.clone()),
-        fence: ctx.fence,
-        ..Document::default()
-    };
-    if let Some(live) = live {
-        let artifact = live
-            .artifacts
-            .into_iter()
-            .next()
-            .ok_or_else(|| Fault::Invalid("no artifact".into()))?;
-        next = Document {
-            workload: live.workload,
-            generation: live.number,
-            release: live.release_id,
-            artifact: artifact.name,
-            digest: artifact.digest,
-            ..next
-        };
-    }
-    holdfast_plugin::expect_success(SERVICE.put("/document", &next)?)?;
+/// Owner and fence are looked at first, and another workload's document is left alone while it is live.
+fn write(call: &Call<Nothing>, subject: &Generation, live: bool) -> Result<Progress, Fault> {
+    let record = Record::of(call, subject)?;
+    let foreign = |there: &Document| there.live && there.record.workload != subject.workload;
+    SERVICE.replace("/document", &Document { live, record }, |there| match foreign(there) {
+        true => Err(Fault::Conflict("it is another workload's".into())),
+        false => there.record.may_write(call, "the document"),
+    })?;
     Ok(Progress::Done)
 }

@@ -41,6 +41,9 @@ impl State {
             Body::Command(command) => self.fold_command(entry, command),
             Body::Plugin(plugin) => {
                 self.plugins.insert(plugin.digest.clone(), plugin.name.clone());
+                if plugin.newly_wants.is_empty() {
+                    self.accepted_plugins.insert(plugin.name.clone(), plugin.digest.clone());
+                }
             }
             Body::Clock(_) | Body::ObservationRoot(_) => {}
             Body::Retention(retention) => self.bundles_from = self.bundles_from.max(retention.bundles_from),
@@ -187,6 +190,9 @@ impl State {
                     unit.heals.clear();
                     unit.heal_guard = None;
                 }
+            }
+            (CommandVerb::AllowPlugin { name, plugin }, _, _) => {
+                self.accepted_plugins.insert(name.clone(), plugin.clone());
             }
             (verb, Some(id), _) => {
                 if let Some(workload) = self.workloads.get_mut(id) {
