@@ -308,11 +308,11 @@ fn bundles_that_are_exported_may_go_and_addresses_be_forgotten() {
     assert_eq!(entries[because[0] as usize].by.kind, "user");
 
     let author = |entries: &[holdfast_core::entry::Entry]| {
-        let authors = entries.iter().filter_map(|entry| match &entry.body {
+        let mut authors = entries.iter().filter_map(|entry| match &entry.body {
             Body::Source(source) => Some(source.author.clone()),
             _ => None,
         });
-        authors.last().unwrap()
+        authors.next_back().unwrap()
     };
     let before = author(&entries);
     let stranger = lab.cli(&["ledger", "forget", "nobody@localhost"]);

@@ -114,7 +114,8 @@ fn the_corpus_is_read_as_its_names_say() {
     let is_note = |bytes: &[u8]| Note::parse(bytes).is_ok();
     let is_proof = |bytes: &[u8]| text(bytes).parse::<TlogProof>().is_ok();
     let is_tile = |bytes: &[u8]| text(bytes).parse::<Tile>().is_ok();
-    let kinds: [(&str, &dyn Fn(&[u8]) -> bool); 4] = [
+    type IsRead<'a> = &'a dyn Fn(&[u8]) -> bool;
+    let kinds: [(&str, IsRead<'_>); 4] = [
         ("frames", &is_frame),
         ("notes", &is_note),
         ("proofs", &is_proof),

@@ -30,7 +30,7 @@ pub enum PublishError {
     )]
     OtherLog { found: String, wanted: String },
     #[error("the published checkpoint of {size} entries is signed by {key}, which entry {replaced} of the log had replaced")]
-    Replaced { size: u64, key: VerifierKey, replaced: u64 },
+    Replaced { size: u64, key: String, replaced: u64 },
     #[error("writing {path}")]
     Write { path: String, source: io::Error },
     #[error("reading {path}")]
@@ -203,7 +203,7 @@ impl<D: Disk> Publication<D> {
                 match by_former.filter(|former| signed.signed_by != *present && size > former.replaced) {
                     Some(Former { key, replaced }) => Err(PublishError::Replaced {
                         size,
-                        key: key.clone(),
+                        key: key.to_string(),
                         replaced: *replaced,
                     }),
                     None if size > here => Err(PublishError::Ahead {
