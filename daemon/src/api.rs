@@ -276,23 +276,23 @@ pub fn ask(socket: &Path, ask: &Ask) -> Result<Value, ClientError> {
 mod tests {
     use super::*;
     use crate::operator::check;
-    use crate::shell::Salt;
+    use crate::shell::Salts;
     use holdfast_core::engine::Wish;
 
     /// A configuration that names these unix users.
-    fn people(users: &[&str], salt: &Salt) -> People {
+    fn people(users: &[&str], salt: &Salts) -> People {
         let named: String = users
             .iter()
             .map(|user| format!("  {user:?}: {{ name: Ada, emails: [ \"Ada@example.com \" ] }}\n"))
             .collect();
         let text = format!("repository: {{ url: x }}\ndata: d\nusers:\n{named}");
-        People::new(&check(Path::new("h.yaml"), text.as_bytes()).unwrap(), salt)
+        People::new(&check(Path::new("h.yaml"), text.as_bytes()).unwrap(), salt).unwrap()
     }
 
     #[test]
     fn strangers_may_not_ask() {
         let dir = tempfile::tempdir().unwrap();
-        let salt = Salt::load(&dir.path().join("salt")).unwrap();
+        let salt = Salts::load(&dir.path().join("salt")).unwrap();
         let stranger = 4_000_000_000;
         assert!(Asker::known(stranger, &people(&[], &salt)).is_none());
         assert!(Asker::known(stranger, &people(&["somebody"], &salt)).is_none());
@@ -304,7 +304,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_command_says_who_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let salt = Salt::load(&dir.path().join("salt")).unwrap();
+        let salt = Salts::load(&dir.path().join("salt")).unwrap();
         let own = user_name(rustix::process::getuid().as_raw());
         let (events, mut inbox) = mpsc::unbounded_channel();
         let (named, known) = watch::channel(Arc::new(People::default()));
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(command.by.id, own);
         let expected = Person {
             name: "Ada".into(),
-            emails: [salt.hash("ada@example.com")].into(),
+            emails: [salt.hash("ada@example.com").unwrap()].into(),
         };
         assert_eq!(command.person, Some(expected));
         reply.send(Ok(json!("done"))).unwrap();

@@ -7,7 +7,7 @@ mod schema;
 pub use check::check;
 pub use schema::schema;
 
-use crate::adapters::git::GitConfig;
+use crate::adapters::git::{GitConfig, PinConfig};
 use holdfast_core::config::{BindingRule, EngineConfig, PluginUpgrade};
 use holdfast_core::ids::{Digest, Millis};
 use holdfast_core::manifest::{Problem, parse_duration_ms};
@@ -120,6 +120,9 @@ pub struct LedgerConfig {
     pub key_file: PathBuf,
     #[serde(default)]
     pub witnesses: WitnessesConfig,
+    /// Where the newest checkpoint is pinned.
+    #[serde(default)]
+    pub pin: Option<PinConfig>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -263,6 +266,7 @@ impl Operator {
         self.secrets.iter_mut().for_each(|secrets| fix(&mut secrets.dir));
         if let Some(ledger) = &mut self.ledger {
             fix(&mut ledger.key_file);
+            ledger.pin.iter_mut().for_each(|pin| pin.make_absolute(base));
             ledger
                 .witnesses
                 .known

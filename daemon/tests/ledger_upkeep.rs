@@ -188,3 +188,155 @@ fn damage_is_found_beside_the_work_and_given_up_by_a_person() {
     lab.command(&["ledger", "prove", &kept.to_string(), "--into", "evidence"]);
     lab.command(&["ledger", "check", &format!("evidence/{kept}.json"), "--key", &key]);
 }
+
+#[test]
+fn an_old_copy_is_found_out_by_the_checkpoint_pinned_in_git() {
+    let mut lab = Lab::new();
+    lab.command(&["ledger", "key", "new", "log.key", "--name", NAME]);
+    let pins = git2::Repository::init_bare(lab.path("pins.git")).unwrap();
+    configure(&lab, "ledger: { key_file: log.key, pin: { url: pins.git, interval: 1s } }\n");
+    lab.run(&[]);
+    let pinned = |more_than: u64| {
+        until("a pinned checkpoint", || {
+            let tree = pins.find_reference("refs/holdfast/checkpoint").ok()?.peel_to_tree().unwrap();
+            let blob = pins.find_blob(tree.get_name("checkpoint").unwrap().id()).unwrap();
+            let text = String::from_utf8(blob.content().to_vec()).unwrap();
+            let size: u64 = text.lines().nth(1).unwrap().parse().unwrap();
+            (size > more_than).then_some(size)
+        })
+    };
+    let commit = lab.commit(&[("shop.yaml", &shop("1.0.0", "100ms").text())]);
+    lab.command(&["status", "--wait", &commit, "--timeout-s", "60"]);
+    pinned(0);
+    lab.signal_daemon(Signal::TERM);
+    assert!(lab.ended().success());
+    let old = lab.entries().len() as u64;
+    copy(&lab.path("data/ledger"), &lab.path("old"));
+    lab.run(&[]);
+    lab.command(&["freeze", "shop"]);
+    let size = pinned(old);
+    // Commits on one another, and nothing was forced.
+    let tip = pins
+        .find_reference("refs/holdfast/checkpoint")
+        .unwrap()
+        .peel_to_commit()
+        .unwrap();
+    assert_eq!((tip.parent_count(), tip.author().name().unwrap()), (1, "holdfast"));
+    lab.signal_daemon(Signal::TERM);
+    assert!(lab.ended().success());
+
+    std::fs::rename(lab.path("data/ledger"), lab.path("whole")).unwrap();
+    std::fs::rename(lab.path("old"), lab.path("data/ledger")).unwrap();
+    let before = log_of(&lab).len();
+    lab.start(&[]);
+    assert!(!lab.ended().success());
+    let said = format!("{size} entries of this log are pinned, and {old} are here: this is an old copy of the ledger");
+    assert!(log_of(&lab)[before..].contains(&said), "{}", &log_of(&lab)[before..]);
+    assert_eq!(lab.entries().len() as u64, old, "nothing was written to the old copy");
+
+    // The whole one goes on; a repository that is away is an alarm and no more.
+    std::fs::remove_dir_all(lab.path("data/ledger")).unwrap();
+    std::fs::rename(lab.path("whole"), lab.path("data/ledger")).unwrap();
+    std::fs::rename(lab.path("pins.git"), lab.path("away.git")).unwrap();
+    lab.run(&[]);
+    until("an alarm", || {
+        let alarm = lab.status()["ledger_alarms"][0].as_str()?.to_owned();
+        alarm.contains("`ledger.pin` cannot be had").then_some(())
+    });
+    std::fs::rename(lab.path("away.git"), lab.path("pins.git")).unwrap();
+    lab.command(&["thaw", "shop"]);
+    pinned(size);
+    until("the alarm's end", || lab.status()["ledger_alarms"].is_null().then_some(()));
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn bundles_that_are_exported_may_go_and_addresses_be_forgotten() {
+    let (mut lab, key) = signed();
+    let commit = lab.commit(&[("shop.yaml", &shop("1.0.0", "100ms").text())]);
+    lab.command(&["status", "--wait", &commit, "--timeout-s", "60"]);
+    // Enough of them for a full bundle.
+    for n in 0..130 {
+        let verb = if n % 2 == 0 { "freeze" } else { "thaw" };
+        lab.command(&[verb, "shop", "--reason", &n.to_string()]);
+        lab.command(&[verb, "--target", lab::SITE, "--reason", &n.to_string()]);
+    }
+    published_by(&lab, &key, &key);
+    let bundle = lab.path("data/ledger/tlog/tile/entries/000");
+    assert!(bundle.exists());
+    let export = lab.command(&["ledger", "export", "--proof", "--to", "270"]);
+    let short: String = export.lines().take(200).map(|line| format!("{line}\n")).collect();
+    std::fs::write(lab.path("short.jsonl"), short).unwrap();
+    let refused = lab.cli(&["ledger", "prune", "--below", "256", "--export", "short.jsonl"]);
+    assert!(
+        refused.code != 0 && refused.err.contains("has no entry 200"),
+        "{}",
+        refused.err
+    );
+    std::fs::write(lab.path("export.jsonl"), &export).unwrap();
+    lab.command(&[
+        "ledger",
+        "prune",
+        "--below",
+        "260",
+        "--export",
+        "export.jsonl",
+        "--reason",
+        "a year is over",
+    ]);
+    until("the bundle gone", || (!bundle.exists()).then_some(()));
+    let report = published_by(&lab, &key, &key);
+    assert_eq!(report["ok"], true, "{report}");
+    let entries = lab.entries();
+    let said = entries.iter().find_map(|entry| match &entry.body {
+        Body::Retention(retention) => Some((retention.clone(), &entry.because)),
+        _ => None,
+    });
+    let (retention, because) = said.unwrap();
+    assert_eq!(retention.bundles_from, 256);
+    assert_eq!(retention.export, holdfast_core::ids::Digest::of(export.as_bytes()));
+    assert_eq!(entries[because[0] as usize].by.kind, "user");
+
+    let author = |entries: &[holdfast_core::entry::Entry]| {
+        let mut authors = entries.iter().filter_map(|entry| match &entry.body {
+            Body::Source(source) => Some(source.author.clone()),
+            _ => None,
+        });
+        authors.next_back().unwrap()
+    };
+    let before = author(&entries);
+    let stranger = lab.cli(&["ledger", "forget", "nobody@localhost"]);
+    assert!(
+        stranger.code != 0 && stranger.err.contains("no hash of this address"),
+        "{}",
+        stranger.err
+    );
+    lab.command(&["ledger", "forget", "Test@localhost", "--reason", "asked for"]);
+    let entries = lab.entries();
+    let forgotten = entries.last().unwrap();
+    let hash = before.clone();
+    assert!(
+        matches!(&forgotten.body, Body::Command(command) if command.verb == CommandVerb::ForgetAddress { hash }),
+        "{forgotten:?}"
+    );
+    let again = lab.cli(&["ledger", "forget", "test@localhost"]);
+    assert!(again.code != 0, "it is forgotten already");
+    // The entries are as they were, and the next commit is somebody else's.
+    let commit = lab.commit(&[("shop.yaml", &shop("1.1.0", "100ms").text())]);
+    lab.command(&["status", "--wait", &commit, "--timeout-s", "60"]);
+    assert_ne!(author(&lab.entries()), before);
+    let report = published_by(&lab, &key, &key);
+    assert_eq!(report["ok"], true, "{report}");
+    lab.signal_daemon(Signal::TERM);
+    assert!(lab.ended().success());
+}

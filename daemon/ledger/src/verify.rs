@@ -67,6 +67,8 @@ pub struct VerifyReport {
     pub snapshots: u64,
     /// Tiles and entry bundles that are the log's.
     pub tiles: u64,
+    /// Entries of which only the hashes are published, as an entry allows. 0 when the log itself was verified.
+    pub pruned: u64,
     pub checkpoint: Option<CheckpointReport>,
     /// Size of the earlier checkpoint, when the log contains it.
     pub consistent_from: Option<u64>,

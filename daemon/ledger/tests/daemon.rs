@@ -194,7 +194,7 @@ fn a_damaged_index_is_built_anew() {
         let mut random = common::Random(seed);
         if seed % 4 == 0 {
             // Killed while it opened.
-            std::fs::write(at.join("v2-00000000000000000000.opening"), b"").unwrap();
+            std::fs::write(at.join("v3-00000000000000000000.opening"), b"").unwrap();
         }
         let mut files = Vec::new();
         sled_files(&at, &mut files);
@@ -237,7 +237,7 @@ fn complete_segments_are_opened_when_somebody_asks() {
     assert_eq!(index.open_segments(), 2);
     // One that is gone is built anew, and only that one.
     drop(index);
-    std::fs::remove_dir_all(at.join("v2-00000000000000000080")).unwrap();
+    std::fs::remove_dir_all(at.join("v3-00000000000000000080")).unwrap();
     let mut index = Index::open(&at, &reader).unwrap();
     assert_eq!(index.as_of(), 290);
     let page = index.query(&Filter::by(By::Workload, "main/app-3"), None, 1_000).unwrap();

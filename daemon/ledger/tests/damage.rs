@@ -96,7 +96,7 @@ fn under_a_mark(damaged: &SimDisk, first_damaged: Option<u64>) {
         .reader()
         .scrub(&Trust::default(), &mut |bytes| read_bytes += bytes)
         .unwrap();
-    assert!(read_bytes > 0);
+    assert!(read_bytes > 0 || report.entries == 0);
     assert_eq!(boot.loss.or(report.loss()).map(|loss| loss.first_damaged_seq), first_damaged);
     let refused = ledger.append(&batch(ledger.size(), 1)).unwrap_err();
     assert_eq!(refused.reason(), "ledger-loss");

@@ -1,5 +1,5 @@
 //! Bytes that nobody wrote: no parser panics, and what one takes it gives back to the byte, so that nothing has two readings.
-//! Inputs are random, or valid ones with a few changes.
+//! Inputs are random, or ones of the corpus (`tests/corpus`, each named after what becomes of it) with a few changes.
 
 use holdfast_ledger::disk::Disk;
 use holdfast_ledger::frame::{self, Commit, Frame};
@@ -85,6 +85,49 @@ fn mutated(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => changed, 1 => prop::collection::vec(any::<u8>(), 0..300)]
 }
 
+/// The files of a kind, with what their names say of them: whether they are read.
+fn corpus(kind: &str) -> Vec<(String, bool, Vec<u8>)> {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/corpus")
+        .join(kind);
+    let files = std::fs::read_dir(dir).unwrap().map(|file| {
+        let path = file.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let is_good = name.starts_with("ok-");
+        assert!(is_good || name.starts_with("bad-"), "{name}");
+        (name, is_good, std::fs::read(path).unwrap())
+    });
+    let files: Vec<_> = files.collect();
+    assert!(files.len() >= 12, "{kind}");
+    files
+}
+
+/// With what the corpus has of the kind.
+fn with_corpus(kind: &str, mut seeds: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    seeds.extend(corpus(kind).into_iter().map(|(_, _, bytes)| bytes));
+    seeds
+}
+
+#[test]
+fn the_corpus_is_read_as_its_names_say() {
+    let is_frame = |bytes: &[u8]| frame::parse(bytes).is_ok();
+    let is_note = |bytes: &[u8]| Note::parse(bytes).is_ok();
+    let is_proof = |bytes: &[u8]| text(bytes).parse::<TlogProof>().is_ok();
+    let is_tile = |bytes: &[u8]| text(bytes).parse::<Tile>().is_ok();
+    type IsRead<'a> = &'a dyn Fn(&[u8]) -> bool;
+    let kinds: [(&str, IsRead<'_>); 4] = [
+        ("frames", &is_frame),
+        ("notes", &is_note),
+        ("proofs", &is_proof),
+        ("tiles", &is_tile),
+    ];
+    for (kind, is_read) in kinds {
+        for (name, is_good, bytes) in corpus(kind) {
+            assert_eq!(is_read(&bytes), is_good, "{kind}/{name}");
+        }
+    }
+}
+
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
@@ -93,7 +136,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn frames_are_read_one_way(bytes in mutated(vec![frames()])) {
+    fn frames_are_read_one_way(bytes in mutated(with_corpus("frames", vec![frames()]))) {
         let mut rest = &bytes[..];
         while let Ok((frame, length)) = frame::parse(rest) {
             let mut again = Vec::new();
@@ -109,7 +152,7 @@ proptest! {
     }
 
     #[test]
-    fn notes_checkpoints_and_keys_are_read_one_way(bytes in mutated(vec![checkpoint().into_bytes(), key(KeyKind::Log).verifier().to_string().into_bytes(), key(KeyKind::Log).to_secret_text().into_bytes()])) {
+    fn notes_checkpoints_and_keys_are_read_one_way(bytes in mutated(with_corpus("notes", vec![checkpoint().into_bytes(), key(KeyKind::Log).verifier().to_string().into_bytes(), key(KeyKind::Log).to_secret_text().into_bytes()]))) {
         if let Ok(note) = Note::parse(&bytes) {
             prop_assert_eq!(note.to_string().into_bytes(), &bytes[..]);
             if let Ok(checkpoint) = Checkpoint::parse(&note.text) {
@@ -132,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn proofs_and_requests_are_read_one_way(bytes in mutated(vec![proof().into_bytes(), request().into_bytes()])) {
+    fn proofs_and_requests_are_read_one_way(bytes in mutated(with_corpus("proofs", vec![proof().into_bytes(), request().into_bytes()]))) {
         if let Ok(proof) = text(&bytes).parse::<TlogProof>() {
             prop_assert_eq!(proof.to_string(), text(&bytes));
         }
@@ -142,7 +185,7 @@ proptest! {
     }
 
     #[test]
-    fn tile_paths_and_bundles_are_read_one_way(path in mutated(["tile/0/x001/x234/067", "tile/63/000.p/255", "tile/entries/x001/000"].map(|path| path.as_bytes().to_vec()).to_vec()), count in 0u16..4, bundle in mutated(vec![b"\0\x02ab\0\x01c\0\0".to_vec()])) {
+    fn tile_paths_and_bundles_are_read_one_way(path in mutated(with_corpus("tiles", Vec::new())), count in 0u16..4, bundle in mutated(vec![b"\0\x02ab\0\x01c\0\0".to_vec()])) {
         if let Ok(tile) = text(&path).parse::<Tile>() {
             prop_assert_eq!(tile.to_string(), text(&path));
         }

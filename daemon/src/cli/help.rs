@@ -178,7 +178,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("ledger key show", &["holdfast ledger key show"]),
     (
         "ledger key rotate",
-        &["holdfast ledger key rotate log-2027.key --reason 'yearly'"],
+        &["holdfast ledger key rotate log-2027.key --reason yearly"],
     ),
     ("ledger prove", &["holdfast ledger prove 812 815 --into evidence"]),
     (
@@ -194,11 +194,16 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "holdfast ledger export --proof --from 800",
         ],
     ),
+    (
+        "ledger prune",
+        &["holdfast ledger prune --below 256000 --export /mnt/archive/ledger-2026.jsonl --reason retention"],
+    ),
+    ("ledger forget", &["holdfast ledger forget ada@example.com --reason request"]),
     ("ledger tail", &["holdfast ledger tail"]),
     ("ledger backup", &["holdfast ledger backup /mnt/backup/ledger"]),
     (
         "ledger new-epoch",
-        &["holdfast ledger new-epoch --from 812 --reason 'the disk of host 7 failed, no backup is newer'"],
+        &["holdfast ledger new-epoch --from 812 --reason disk-failed"],
     ),
     (
         "ledger restore",

@@ -293,6 +293,11 @@ impl Reader<'_> {
                 self.problem(&format!("/secrets/grants/{index}/names"), "a grant names at least one secret");
             }
         }
+        if let Some(pin) = operator.ledger.as_ref().and_then(|ledger| ledger.pin.as_ref())
+            && let Err(error) = pin.git().check()
+        {
+            self.problem("/ledger/pin/url", error.message);
+        }
         if !(100..=600_000).contains(&operator.limits.call_deadline_ms) {
             self.problem("/limits/call_deadline_ms", "a call has between 100 and 600000 ms");
         }

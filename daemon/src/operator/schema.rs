@@ -51,6 +51,10 @@ pub fn schema() -> Value {
         &["key_file", "known_hosts_file"],
         json!({ "key_file": text("Private key"), "known_hosts_file": text("Keys of the server; no other is accepted") }),
     );
+    let git_auth = json!({ "oneOf": [
+        object(&["basic"], json!({ "basic": basic() })),
+        object(&["ssh"], json!({ "ssh": ssh })),
+    ] });
     let repository = object(
         &["url"],
         json!({
@@ -59,10 +63,7 @@ pub fn schema() -> Value {
             "branch": text("Default main"),
             "path": text("Only manifests below this directory count"),
             "interval": duration("A look at least so often; default 60s"),
-            "auth": { "oneOf": [
-                object(&["basic"], json!({ "basic": basic() })),
-                object(&["ssh"], json!({ "ssh": ssh })),
-            ] },
+            "auth": git_auth,
             "ca_file": ca_file(),
             "timeout": duration("For one whole fetch over ssh or https; default 5m"),
             "trust": object(&["require", "allowed_signers_file"], json!({
@@ -185,6 +186,13 @@ pub fn schema() -> Value {
                     "needed": number("How many have to cosign; fewer is an alert"),
                     "known": list(witness, "Servers of other teams that run `holdfast witness`, or any C2SP tlog-witness"),
                 })),
+                "pin": object(&["url"], json!({
+                    "url": text("Repository that keeps the newest checkpoint at refs/holdfast/checkpoint; bare, if it is a path"),
+                    "auth": git_auth,
+                    "ca_file": ca_file(),
+                    "interval": duration("At most so often; default 10m"),
+                    "timeout": duration("For one whole fetch or push over ssh or https; default 5m"),
+                })),
             })),
             "limits": limits,
             "select": object(&[], json!({ "settle": duration("A tag has to point at the same digest for so long first; default 2m") })),
@@ -264,6 +272,7 @@ mod tests {
             ("secrets/grants/*", "secrets: { grants: [ { zzz: 1 } ] }"),
             ("ledger", "ledger: { zzz: 1 }"),
             ("ledger/witnesses", "ledger: { witnesses: { zzz: 1 } }"),
+            ("ledger/pin", "ledger: { pin: { zzz: 1 } }"),
             ("ledger/witnesses/known/*", "ledger: { witnesses: { known: [ { zzz: 1 } ] } }"),
             ("limits", "limits: { zzz: 1 }"),
             ("select", "select: { zzz: 1 }"),

@@ -9,17 +9,20 @@ pub(super) enum Alarm {
     Publishing,
     /// Too few witnesses cosign.
     Witnesses,
+    /// The newest checkpoint is not pinned in Git.
+    Pin,
     /// Something that is stored is not what it was.
     Damage,
 }
 
 impl Alarm {
-    pub const ALL: [Alarm; 3] = [Alarm::Publishing, Alarm::Witnesses, Alarm::Damage];
+    pub const ALL: [Alarm; 4] = [Alarm::Publishing, Alarm::Witnesses, Alarm::Pin, Alarm::Damage];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Alarm::Publishing => "publishing",
             Alarm::Witnesses => "witnesses",
+            Alarm::Pin => "pin",
             Alarm::Damage => "damage",
         }
     }

@@ -5,6 +5,7 @@ mod answer;
 mod calls;
 mod metrics;
 mod people;
+mod pin;
 mod plugins;
 mod publish;
 mod reload;
@@ -15,7 +16,7 @@ mod source;
 
 pub(crate) use answer::Blobs;
 pub(crate) use calls::pullable;
-pub use people::{People, Salt};
+pub use people::{People, Salts};
 pub use plugins::{PluginSet, PluginsError};
 use publish::Publishing;
 pub use publish::PublishingError;
@@ -39,6 +40,7 @@ use holdfast_core::entry::{Body, Entry, Term};
 use holdfast_core::ids::{Digest, Millis, hex};
 use holdfast_core::plan::PLANNER_VERSION;
 use holdfast_ledger::index::Indexer;
+use holdfast_ledger::tlog::tile::TILE_WIDTH;
 use holdfast_ledger::{Batch, Ledger, LedgerError, Loss, Options, Reader, Writer, load_state, state_bytes};
 use holdfast_registry::Registries;
 use metrics::{LedgerFigures, Metrics};
@@ -166,7 +168,9 @@ struct Shell {
     accepted: watch::Sender<Option<String>>,
     looks: Arc<Looks>,
     metrics: Metrics,
-    salt: Salt,
+    salts: Salts,
+    /// Addresses to be erased when the command that says so is durable, by its token.
+    forgetting: BTreeMap<u64, String>,
     people: watch::Sender<Arc<People>>,
 }
 
@@ -238,10 +242,11 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
     let (plugins, seen) = PluginSet::load(&operator, blobs.clone(), state.accepted_plugins.clone())?;
     let plugins = Arc::new(plugins);
     let registries = Arc::new(Registries::new(&operator.registries)?);
-    let salt = Salt::load(&operator.data.join("author.salt")).map_err(|source| ShellError::Start {
-        what: "the salt of e-mail addresses",
+    let salting = |source| ShellError::Start {
+        what: "the salts of e-mail addresses",
         source,
-    })?;
+    };
+    let salts = Salts::load(&operator.data.join("author.salts")).map_err(salting)?;
     let index = Indexer::spawn(&dir.join("index"), reader.clone()).map_err(|source| ShellError::Start {
         what: "the index",
         source,
@@ -272,7 +277,7 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         owner: owner.clone(),
     };
     let socket = operator.socket();
-    let (people, known_people) = watch::channel(Arc::new(People::new(&operator, &salt)));
+    let (people, known_people) = watch::channel(Arc::new(People::new(&operator, &salts).map_err(salting)?));
     let api = crate::api::serve(&socket, events.clone(), known_people).map_err(|source| ShellError::Socket {
         path: socket.clone(),
         source,
@@ -321,7 +326,8 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
         poke,
         accepted,
         looks: looks.clone(),
-        salt: salt.clone(),
+        salts: salts.clone(),
+        forgetting: BTreeMap::new(),
         people,
     };
     let known_people = shell.people.subscribe();
@@ -330,7 +336,7 @@ pub async fn run(operator: Operator, config_bytes: &[u8], tell: fn(RunState)) ->
     let source = source::spawn(source::Start {
         repository: operator.repository.clone(),
         mirror: operator.data.join("git"),
-        salt,
+        salts,
         people: known_people,
         known,
         accepted: accepted_tip,
@@ -475,7 +481,13 @@ impl Shell {
             secrets,
             engine,
         } = configured;
-        self.people.send_replace(Arc::new(People::new(&operator, &self.salt)));
+        match People::new(&operator, &self.salts) {
+            Ok(people) => drop(self.people.send_replace(Arc::new(people))),
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the salts of e-mail addresses cannot be used; the `users` from before go on"
+            ),
+        }
         self.world.call_deadline = call_deadline(&operator);
         self.world.operator = operator;
         self.world.plugins = plugins;
@@ -535,11 +547,19 @@ impl Shell {
                 }
             }
             Output::Reply { token, reply } => {
+                let mut reply = match reply {
+                    Ok(reply) => Ok(serde_json::to_value(reply).unwrap_or_default()),
+                    Err(refusal) => Err(refusal.message),
+                };
+                // The command is durable by now: whoever asks sees it before the salt is gone.
+                if let (Some(address), Ok(_)) = (self.forgetting.remove(&token), &reply)
+                    && let Err(error) = self.salts.forget(&address)
+                {
+                    reply = Err(format!(
+                        "the command is written down, and the salt could not be erased: {error}; give it again"
+                    ));
+                }
                 if let Some(sender) = self.waiting_replies.remove(&token) {
-                    let reply = match reply {
-                        Ok(reply) => Ok(serde_json::to_value(reply).unwrap_or_default()),
-                        Err(refusal) => Err(refusal.message),
-                    };
                     // Whoever asked may have gone away; the command stands.
                     let _ = sender.send(reply);
                 }
@@ -551,8 +571,12 @@ impl Shell {
         for entry in &entries {
             say::entry(entry, self.engine.state().epoch);
             self.metrics.entry(entry);
-            if let (Body::LogKey(_), Some(publishing)) = (&entry.body, &mut self.publishing) {
-                publishing.change_key(entry.seq);
+            match (&entry.body, &mut self.publishing) {
+                (Body::LogKey(_), Some(publishing)) => publishing.change_key(entry.seq),
+                (Body::Retention(retention), Some(publishing)) => {
+                    publishing.publisher.retention().keep_from(entry.seq, retention.bundles_from);
+                }
+                _ => {}
             }
         }
         let (events, index) = (self.world.events.clone(), self.index.clone());
@@ -609,12 +633,12 @@ impl Shell {
                 // Whoever asked may have gone away.
                 tokio::task::spawn_blocking(move || drop(reply.send(answer::ledger(&index, &reader, question))));
             }
-            Query::Command(command) => {
-                if let Err(refusal) = self.prepare(&command.wish) {
+            Query::Command(mut command) => {
+                let token = self.next_token;
+                if let Err(refusal) = self.prepare(token, &mut command.wish) {
                     let _ = reply.send(Err(refusal));
                     return;
                 }
-                let token = self.next_token;
                 self.next_token += 1;
                 self.waiting_replies.insert(token, reply);
                 self.input(Input::Command {
@@ -636,13 +660,28 @@ impl Shell {
     }
 
     /// What the engine cannot check of a command about the ledger itself.
-    fn prepare(&mut self, wish: &Wish) -> Result<(), String> {
+    fn prepare(&mut self, token: u64, wish: &mut Wish) -> Result<(), String> {
         match (wish, &mut self.publishing) {
             (Wish::RotateLogKey { note, key_file }, Some(publishing)) => {
                 publishing.prepare(note, Path::new(key_file), &self.world.operator.data)
             }
             (Wish::RotateLogKey { .. }, None) => Err("the log has no key: name one under `ledger.key_file` first".into()),
-            (Wish::PruneBundles { .. } | Wish::ForgetAddress { .. }, _) => Err("not in this version".into()),
+            (Wish::PruneBundles { below, .. }, Some(_)) if *below % TILE_WIDTH != 0 || *below > self.reader.size() => {
+                Err(format!(
+                    "bundles have {TILE_WIDTH} entries each: {below} is no multiple of that, or there are not so many entries"
+                ))
+            }
+            (Wish::PruneBundles { .. }, None) => Err("the log is not published: there are no bundles".into()),
+            (Wish::ForgetAddress { address }, _) => {
+                let same = |email: &String| email.trim().eq_ignore_ascii_case(address.trim());
+                if self.world.operator.users.values().any(|user| user.emails.iter().any(same)) {
+                    return Err("`users` of the configuration names this address: take it out there first".into());
+                }
+                let known = self.salts.known(address);
+                let hash = known.ok_or("the ledger has no hash of this address, or it is forgotten")?;
+                self.forgetting.insert(token, std::mem::replace(address, hash));
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::Event;
 use super::alarms::{Alarm, Alarms, said};
+use super::pin::{self, Pin, PinError};
 use crate::adapters::web::{WebError, WebServer};
 use crate::operator::{LedgerConfig, Operator, WitnessConfig};
 use futures_util::future::join_all;
@@ -43,6 +44,8 @@ pub enum PublishingError {
     Publish(#[from] PublishError),
     #[error("the publishing thread cannot be started")]
     Thread(#[source] std::io::Error),
+    #[error(transparent)]
+    Pin(#[from] PinError),
 }
 
 /// Sizes for the metrics. 0: none yet.
@@ -121,7 +124,20 @@ pub(super) fn start(
     })?;
     let witnesses: Vec<Witness> = config.witnesses.known.iter().map(Witness::new).collect::<Result<_, _>>()?;
     let policy = policy(config)?;
-    let publication = Publication::new(log.clone(), &key, epoch, former)?;
+    let keys: Vec<VerifierKey> = former
+        .iter()
+        .map(|former| former.key.clone())
+        .chain([key.verifier().clone()])
+        .collect();
+    let local = operator.data.join("pin");
+    let pin = match &config.pin {
+        Some(pin) => {
+            pin::compare_at_boot(pin, &local, &log, epoch, &keys, &alarms)?;
+            Some(Pin::open(pin, &local, log.clone(), epoch, keys)?)
+        }
+        None => None,
+    };
+    let publication = Publication::new(log.clone(), &key, epoch, former)?.without_bundles_below(state.bundles_from);
     let sizes = Arc::<Sizes>::default();
     let (tell, news) = watch::channel(publication.published().cloned());
     let (told, raised) = (sizes.clone(), alarms.clone());
@@ -135,6 +151,10 @@ pub(super) fn start(
     };
     let publisher = Publisher::spawn(publication, PUBLISH_AT_MOST_EVERY, said).map_err(PublishingError::Thread)?;
     let publisher = Arc::new(publisher);
+    let signing = watch::Sender::new(key.verifier().clone());
+    if let Some(pin) = pin {
+        pin::spawn(pin, news.clone(), signing.subscribe(), alarms.clone(), events.clone()).map_err(PublishingError::Thread)?;
+    }
     let task = (!witnesses.is_empty()).then(|| {
         let cosigning = Cosigning {
             publisher: Arc::downgrade(&publisher),
@@ -149,7 +169,7 @@ pub(super) fn start(
     Ok(Some(Publishing {
         publisher,
         sizes,
-        signing: watch::Sender::new(key.verifier().clone()),
+        signing,
         prepared: None,
         witnesses: task,
     }))

@@ -1,9 +1,10 @@
 //! Git beside the loop: fetch when poked, watched or due; parse what changed; hand a revision to the engine.
 
-use super::people::{People, Salt};
+use super::people::{People, Salts};
 use super::{Event, ShellError};
 use crate::adapters::git::{
-    AllowedSigners, GitConfig, GitError, GitSource, Require, TreeFile, TrustConfig, Verdict, Watch, is_manifest, poll_wait, watch,
+    AllowedSigners, Class, GitConfig, GitError, GitSource, Require, TreeFile, TrustConfig, Verdict, Watch, is_manifest,
+    poll_wait, watch,
 };
 use holdfast_core::engine::{Input, Revision};
 use holdfast_core::entry::SourceProblem;
@@ -34,7 +35,7 @@ pub(crate) struct Looks {
 pub(super) struct Start {
     pub repository: GitConfig,
     pub mirror: PathBuf,
-    pub salt: Salt,
+    pub salts: Salts,
     pub people: latest::Receiver<Arc<People>>,
     /// The commit that was adopted last.
     pub known: Option<String>,
@@ -49,7 +50,7 @@ pub(super) fn spawn(start: Start) -> Result<tokio::task::AbortHandle, ShellError
     let Start {
         repository,
         mirror,
-        salt,
+        salts,
         people,
         known,
         mut accepted,
@@ -62,7 +63,7 @@ pub(super) fn spawn(start: Start) -> Result<tokio::task::AbortHandle, ShellError
         repository: repository.clone(),
         known,
         accepted: accepted.clone(),
-        salt,
+        salts,
         people,
         trust: repository.trust.clone().map(Trust::load).transpose()?,
         parsed: BTreeMap::new(),
@@ -186,7 +187,7 @@ struct Fetcher {
     repository: GitConfig,
     known: Option<String>,
     accepted: latest::Receiver<Option<String>>,
-    salt: Salt,
+    salts: Salts,
     people: latest::Receiver<Arc<People>>,
     trust: Option<Trust>,
     /// Files by path, with the blob that they were parsed from: only changed files are parsed again.
@@ -257,8 +258,8 @@ impl Fetcher {
             adopted,
             untrusted,
             signer,
-            author: self.salt.hash(&info.author_email),
-            contributors: contributors.iter().map(|email| self.salt.hash(email)).collect(),
+            author: self.hash(&info.author_email)?,
+            contributors: contributors.iter().map(|email| self.hash(email)).collect::<Result<_, _>>()?,
             summary: info.summary,
             committed_s: info.committed_s,
             ..Revision::default()
@@ -289,9 +290,18 @@ impl Fetcher {
         Ok(Some(revision))
     }
 
+    fn hash(&self, email: &str) -> Result<String, GitError> {
+        self.salts.hash(email).map_err(|error| GitError {
+            class: Class::Invalid,
+            message: format!("the salts of e-mail addresses cannot be used: {error}"),
+        })
+    }
+
     /// Of a person that the operator names; else no more than the ledger says of an author.
     fn name_of(&self, email: &str) -> String {
-        let hash = self.salt.hash(email);
+        let Ok(hash) = self.hash(email) else {
+            return "somebody".to_owned();
+        };
         let people = self.people.borrow();
         people.name_of(&hash).map_or_else(|| hash.clone(), str::to_owned)
     }

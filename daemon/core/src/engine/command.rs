@@ -85,7 +85,7 @@ pub enum Wish {
         note: String,
         key_file: String,
     },
-    /// `below` is a multiple of 256; the shell has checked that the export has everything below.
+    /// `below` is a multiple of 256; whoever asks has checked that the export has everything below.
     PruneBundles {
         below: Seq,
         export: Digest,

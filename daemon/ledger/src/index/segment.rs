@@ -16,9 +16,13 @@ const META: &str = "meta";
 const TIME: &str = "time";
 const PROGRESS: &str = "progress";
 /// Part of the directory's name: another layout never meets these bytes.
-const FORMAT: u32 = 2;
-/// A key has one record for so many entries: their low bytes, ascending.
-const BLOCK_BITS: u32 = 8;
+const FORMAT: u32 = 3;
+/// A key has one record for so many entries: the low bits of those that have it, ascending, two bytes each. Large, so that names
+/// that come again and again cost little; a record is written again with each batch of its block.
+const BLOCK_BITS: u32 = 12;
+const LOW_MASK: u64 = (1 << BLOCK_BITS) - 1;
+/// Ledger times have a record for so many entries, eight bytes each.
+const TIME_BITS: u32 = 8;
 
 /// How far a segment has come, and of which log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +153,7 @@ impl SegmentIndex {
     /// Adds entries, and only then says that it has them: a kill in between means that the same records are written again.
     pub fn insert(&self, entries: &[Entry], last_leaf: Hash, mut epoch: u64) -> Result<Progress, IndexError> {
         let mut records: Vec<BTreeMap<Vec<u8>, Vec<u8>>> = vec![BTreeMap::new(); self.trees.len()];
-        let mut times = sled::Batch::default();
-        let mut last_t = None;
+        let mut times: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         let first = entries.first().map_or(0, |entry| entry.seq);
         for entry in entries {
             if let Body::Term(term) = &entry.body {
@@ -158,12 +161,10 @@ impl SegmentIndex {
             }
             for (by, key) in keys(entry, epoch) {
                 let record = records[by.at()].entry(key_of(&key_prefix(&key), entry.seq >> BLOCK_BITS));
-                record.or_default().push(entry.seq as u8);
+                record.or_default().extend_from_slice(&low_of(entry.seq).to_be_bytes());
             }
-            // The first of those that came at the same time is enough to find them.
-            if last_t.replace(entry.t) != Some(entry.t) {
-                times.insert(key_of(&entry.t.to_be_bytes(), entry.seq), &[] as &[u8]);
-            }
+            let block = times.entry(entry.seq >> TIME_BITS).or_default();
+            block.extend_from_slice(&entry.t.to_be_bytes());
         }
         let next = first + entries.len() as u64;
         let progress = Progress { next, last_leaf, epoch };
@@ -175,14 +176,24 @@ impl SegmentIndex {
                     if seq_of(&key) == Some(first >> BLOCK_BITS)
                         && let Some(before) = tree.get(&key)?
                     {
-                        let earlier = before.iter().filter(|low| **low < first as u8).copied();
-                        record = earlier.chain(record).collect();
+                        let earlier = lows(&before).take_while(|low| *low < low_of(first));
+                        record = earlier.flat_map(u16::to_be_bytes).chain(record).collect();
                     }
                     batch.insert(key, record);
                 }
                 tree.apply_batch(batch)?;
             }
-            self.time.apply_batch(times)?;
+            let mut batch = sled::Batch::default();
+            for (block, mut record) in times {
+                if block == first >> TIME_BITS
+                    && let Some(before) = self.time.get(block.to_be_bytes())?
+                {
+                    let kept = ((first - self.time_base(block)) * 8) as usize;
+                    record = [before.get(..kept).unwrap_or_default(), &record].concat();
+                }
+                batch.insert(&block.to_be_bytes(), record);
+            }
+            self.time.apply_batch(batch)?;
             self.meta.insert(PROGRESS, progress.to_bytes())
         })?;
         Ok(progress)
@@ -207,12 +218,12 @@ impl SegmentIndex {
                 }
                 let (key, record) = item?;
                 let Some(block) = seq_of(&key) else { continue };
-                let mut lows = record.to_vec();
+                let mut found_lows: Vec<u16> = lows(&record).collect();
                 for (tree, prefix) in &others {
-                    let other = tree.get(key_of(prefix, block))?.unwrap_or_default();
-                    lows.retain(|low| other.binary_search(low).is_ok());
+                    let other: Vec<u16> = lows(&tree.get(key_of(prefix, block))?.unwrap_or_default()).collect();
+                    found_lows.retain(|low| other.binary_search(low).is_ok());
                 }
-                let seqs = lows.iter().rev().map(|low| block << BLOCK_BITS | u64::from(*low));
+                let seqs = found_lows.iter().rev().map(|low| block << BLOCK_BITS | u64::from(*low));
                 found.extend(seqs.filter(|seq| (from..to).contains(seq)).take(limit - found.len()));
             }
             Ok(found)
@@ -221,10 +232,31 @@ impl SegmentIndex {
 
     /// The first entry at or after ledger time `t`.
     pub fn first_at(&self, t: u64) -> Result<Option<u64>, IndexError> {
-        guarded(&self.dir, || match self.time.range(key_of(&t.to_be_bytes(), 0)..).next() {
-            Some(item) => Ok(seq_of(&item?.0)),
-            None => Ok(None),
+        let Some(Progress { next, .. }) = self.progress()? else {
+            return Ok(None);
+        };
+        let times = |block: u64| self.time.get(block.to_be_bytes()).map(Option::unwrap_or_default);
+        guarded(&self.dir, || {
+            // Time does not go back: the first block that ends at or after `t`.
+            let (mut low, mut high) = (self.first >> TIME_BITS, next.div_ceil(1 << TIME_BITS));
+            while low < high {
+                let middle = low.midpoint(high);
+                if last_time(&times(middle)?) < Some(t) {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            let record = times(low)?;
+            let before = record.chunks_exact(8).filter(|time| **time < t.to_be_bytes()[..]).count() as u64;
+            let found = self.time_base(low) + before;
+            Ok((found < next).then_some(found))
         })
+    }
+
+    /// The first entry of a block of times that is of this segment.
+    fn time_base(&self, block: u64) -> u64 {
+        (block << TIME_BITS).max(self.first)
     }
 
     /// Distinct keys that begin with `start`, ascending.
@@ -271,6 +303,18 @@ fn key_prefix(key: &str) -> Vec<u8> {
 
 fn key_of(prefix: &[u8], seq: u64) -> Vec<u8> {
     [prefix, &seq.to_be_bytes()].concat()
+}
+
+fn low_of(seq: u64) -> u16 {
+    (seq & LOW_MASK) as u16
+}
+
+fn lows(record: &[u8]) -> impl Iterator<Item = u16> {
+    record.chunks_exact(2).map(|low| u16::from_be_bytes([low[0], low[1]]))
+}
+
+fn last_time(record: &[u8]) -> Option<u64> {
+    record.last_chunk::<8>().map(|time| u64::from_be_bytes(*time))
 }
 
 fn seq_of(key: &[u8]) -> Option<u64> {

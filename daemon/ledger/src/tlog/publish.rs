@@ -30,7 +30,7 @@ pub enum PublishError {
     )]
     OtherLog { found: String, wanted: String },
     #[error("the published checkpoint of {size} entries is signed by {key}, which entry {replaced} of the log had replaced")]
-    Replaced { size: u64, key: VerifierKey, replaced: u64 },
+    Replaced { size: u64, key: String, replaced: u64 },
     #[error("writing {path}")]
     Write { path: String, source: io::Error },
     #[error("reading {path}")]
@@ -93,12 +93,33 @@ impl NextKeys {
     }
 }
 
+/// From which entry on bundles are published: given before the entry that says so can be committed.
+#[derive(Clone, Default)]
+pub struct Retention(Arc<Mutex<Vec<(u64, u64)>>>);
+
+impl Retention {
+    /// The entry `seq` says that bundles below `from` may go.
+    pub fn keep_from(&self, seq: u64, from: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((seq, from));
+    }
+
+    fn take(&self, size: u64) -> Option<u64> {
+        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        given.extract_if(.., |(seq, _)| *seq < size).map(|(_, from)| from).max()
+    }
+}
+
 pub struct Publication<D> {
     disk: D,
     log: Reader<D>,
     key: SignerKey,
     next_keys: NextKeys,
     former: Vec<Former>,
+    retention: Retention,
+    /// Bundles of entries below are not published.
+    bundles_from: u64,
+    /// And those below this are gone.
+    gone_below: u64,
     published: Option<SignedCheckpoint>,
     /// None: not known, to be taken up from the disk.
     builder: Option<Builder>,
@@ -119,6 +140,9 @@ impl<D: Disk> Publication<D> {
             key,
             next_keys: NextKeys::default(),
             former,
+            retention: Retention::default(),
+            bundles_from: 0,
+            gone_below: 0,
             published: None,
             builder: None,
         };
@@ -128,6 +152,34 @@ impl<D: Disk> Publication<D> {
 
     pub fn published(&self) -> Option<&SignedCheckpoint> {
         self.published.as_ref()
+    }
+
+    /// Bundles below `entry` are not published, by what the log says.
+    pub fn without_bundles_below(mut self, entry: u64) -> Self {
+        self.bundles_from = entry;
+        self
+    }
+
+    pub fn retention(&self) -> Retention {
+        self.retention.clone()
+    }
+
+    /// Whether the log says that the tile need not be there.
+    fn is_pruned(&self, tile: &Tile) -> bool {
+        tile.kind == tile::Kind::Entries && tile.is_full() && tile.entries().end <= self.bundles_from
+    }
+
+    fn prune(&mut self) -> Result<(), PublishError> {
+        let published_size = self.published.as_ref().map_or(0, |published| published.checkpoint.size);
+        let to = self.bundles_from.min(published_size);
+        for tile in tile::added(self.gone_below, to).filter(|tile| self.is_pruned(tile)) {
+            let path = tile.file();
+            if self.disk.len(&path).map_err(reading(&path))?.is_some() {
+                self.disk.remove(&path).map_err(writing(&path))?;
+            }
+        }
+        self.gone_below = to.max(self.gone_below);
+        Ok(())
     }
 
     /// What is to sign later checkpoints goes there.
@@ -151,7 +203,7 @@ impl<D: Disk> Publication<D> {
                 match by_former.filter(|former| signed.signed_by != *present && size > former.replaced) {
                     Some(Former { key, replaced }) => Err(PublishError::Replaced {
                         size,
-                        key: key.clone(),
+                        key: key.to_string(),
                         replaced: *replaced,
                     }),
                     None if size > here => Err(PublishError::Ahead {
@@ -181,6 +233,12 @@ impl<D: Disk> Publication<D> {
         let (size, root) = self.log.head();
         if let Some(next) = self.next_keys.take(size) {
             self.key = next.renamed(self.key.verifier().name())?;
+        }
+        if let Some(from) = self.retention.take(size) {
+            self.bundles_from = self.bundles_from.max(from);
+        }
+        if self.gone_below < self.bundles_from {
+            self.prune()?;
         }
         if let Some(published) = &self.published {
             let Checkpoint {
@@ -238,7 +296,9 @@ impl<D: Disk> Publication<D> {
         let restored = Builder::restore(&self.disk, published.size).map_err(reading(TLOG_DIR))?;
         let restored = restored.filter(|builder| builder.root() == published.root);
         let restored = match restored {
-            Some(builder) if tile::are_whole(&self.disk, published.size).map_err(reading(TLOG_DIR))? => Some(builder),
+            Some(builder) if tile::are_whole(&self.disk, published.size, self.bundles_from).map_err(reading(TLOG_DIR))? => {
+                Some(builder)
+            }
             _ => None,
         };
         if restored.is_none() {
@@ -299,6 +359,9 @@ impl<D: Disk> Publication<D> {
     }
 
     fn write(&self, tile: Tile, content: &[u8], given: Given, written: &mut Vec<Tile>) -> Result<(), PublishError> {
+        if self.is_pruned(&tile) {
+            return Ok(());
+        }
         let path = tile.file();
         let published_size = self.published.as_ref().map_or(0, |published| published.checkpoint.size);
         if !tile.is_of(published_size) {

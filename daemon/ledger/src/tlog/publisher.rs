@@ -2,7 +2,7 @@
 
 use super::checkpoint::SignedCheckpoint;
 use super::note::Signature;
-use super::publish::{NextKeys, Publication, PublishError};
+use super::publish::{NextKeys, Publication, PublishError, Retention};
 use crate::disk::Disk;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ pub struct Publisher<D> {
     publication: Arc<Mutex<Publication<D>>>,
     /// To be had without waiting for the publishing thread.
     next_keys: NextKeys,
+    retention: Retention,
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -30,7 +31,7 @@ impl<D: Disk> Publisher<D> {
         at_most_every: Duration,
         said: impl Fn(Result<&SignedCheckpoint, &PublishError>) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let next_keys = publication.next_keys();
+        let (next_keys, retention) = (publication.next_keys(), publication.retention());
         let publication = Arc::new(Mutex::new(publication));
         let (wake, woken) = sync_channel(1);
         let shared = publication.clone();
@@ -51,6 +52,7 @@ impl<D: Disk> Publisher<D> {
         Ok(Self {
             publication,
             next_keys,
+            retention,
             wake: Some(wake),
             thread: Some(thread),
         })
@@ -66,6 +68,10 @@ impl<D: Disk> Publisher<D> {
 
     pub fn next_keys(&self) -> &NextKeys {
         &self.next_keys
+    }
+
+    pub fn retention(&self) -> &Retention {
+        &self.retention
     }
 
     pub fn published(&self) -> Option<SignedCheckpoint> {

@@ -91,11 +91,7 @@ pub enum RotationError {
     #[error("entry {seq} changes the log's key, and its note does not hold")]
     Note { seq: u64, source: NoteError },
     #[error("the log's key is {current} since entry {since}, and this key is {given}: name the file of that key")]
-    NotCurrent {
-        current: VerifierKey,
-        since: u64,
-        given: VerifierKey,
-    },
+    NotCurrent { current: String, since: u64, given: String },
 }
 
 /// The keys before `present`, oldest first, by the changes that the log holds. Refuses a key that the log does not end with.
@@ -107,9 +103,9 @@ pub fn former(present: &VerifierKey, changes: &[LogKeyChange]) -> Result<Vec<For
         let is_last = former.len() + 1 == changes.len();
         if is_last && new != *present {
             return Err(RotationError::NotCurrent {
-                current: new,
+                current: new.to_string(),
                 since: *seq,
-                given: present.clone(),
+                given: present.to_string(),
             });
         }
         former.push(Former {

@@ -187,10 +187,15 @@ impl Builder {
     }
 
     /// Gives each tile that the entry fills. Entries are at most 65,535 bytes.
-    pub fn push<E>(&mut self, entry: &[u8], leaf: Hash, mut emit: impl FnMut(Tile, &[u8]) -> Result<(), E>) -> Result<(), E> {
-        self.frontier.push(leaf);
+    pub fn push<E>(&mut self, entry: &[u8], leaf: Hash, emit: impl FnMut(Tile, &[u8]) -> Result<(), E>) -> Result<(), E> {
         self.bundle.extend_from_slice(&(entry.len() as u16).to_be_bytes());
         self.bundle.extend_from_slice(entry);
+        self.push_leaf(leaf, emit)
+    }
+
+    /// An entry of which only the hash is known: what is emitted of its bundle is not to be used.
+    pub fn push_leaf<E>(&mut self, leaf: Hash, mut emit: impl FnMut(Tile, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        self.frontier.push(leaf);
         let mut hash = leaf;
         for level in 0..LEVELS_MAX {
             if self.levels.len() <= usize::from(level) {
@@ -267,7 +272,7 @@ impl Builder {
     }
 }
 
-fn hashes_of(bytes: &[u8]) -> Vec<Hash> {
+pub fn hashes_of(bytes: &[u8]) -> Vec<Hash> {
     bytes
         .chunks_exact(HASH_BYTES)
         .filter_map(|hash| hash.try_into().ok())
@@ -325,8 +330,10 @@ fn first_of(tile: &Tile, mut bytes: Vec<u8>, width: u16) -> Option<Vec<u8>> {
 }
 
 /// Whether every full tile of a log of `size` is there in its length. What it says is for `verify` to check.
-pub fn are_whole<D: Disk>(disk: &D, size: u64) -> io::Result<bool> {
-    for tile in added(0, size).filter(Tile::is_full) {
+/// Bundles of entries below `bundles_from` need not be there.
+pub fn are_whole<D: Disk>(disk: &D, size: u64, bundles_from: u64) -> io::Result<bool> {
+    let is_needed = |tile: &Tile| tile.kind != Kind::Entries || tile.entries().end > bundles_from;
+    for tile in added(0, size).filter(Tile::is_full).filter(is_needed) {
         let length = disk.len(&tile.file())?;
         let is_whole = match tile.kind {
             Kind::Hashes { .. } => length == Some(TILE_WIDTH * HASH_BYTES as u64),

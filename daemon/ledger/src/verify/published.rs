@@ -4,7 +4,7 @@ use super::signed::{judge_checkpoint, judge_earlier, parse_checkpoint, read_earl
 use super::{Entries, Trust, VerifyReport, judge_claims, verify_entry};
 use crate::claim::{self, Claim, Source};
 use crate::merkle::{empty_root, leaf_hash};
-use crate::tlog::tile::{self, Builder, Kind, Tile, split_bundle};
+use crate::tlog::tile::{self, Builder, Kind, Tile, hashes_of, split_bundle};
 use holdfast_core::ids::hex;
 use std::io;
 
@@ -22,12 +22,27 @@ pub fn verify_published(read: impl Fn(&str) -> io::Result<Option<Vec<u8>>>, trus
     claim::settle(&mut claims, 0, empty_root());
     report.acknowledged = claims.iter().map(|claim| claim.size).max().unwrap_or(0);
     let mut entries = Entries::new(trust);
-    let mut builder = Builder::default();
+    let (mut builder, mut gone) = (Builder::default(), Vec::new());
     let read_tile = |tile: &Tile| tile::read_by(|tile| read(&tile.to_string()), tile);
     let bundles = tile::added(0, checkpoint.size).filter(|tile| tile.kind == Kind::Entries);
     for bundle in bundles {
         let path = bundle.to_string();
         let bytes = read_tile(&bundle)?.unwrap_or_default();
+        let hashes = Tile {
+            kind: Kind::Hashes { level: 0 },
+            ..bundle
+        };
+        if bytes.is_empty()
+            && let Some(leaves) = read_tile(&hashes)?
+        {
+            // Allowed or not, an entry that comes later says.
+            gone.push(bundle);
+            for leaf in hashes_of(&leaves) {
+                builder.push_leaf(leaf, |tile, content| compare(read_tile, tile, content, &mut report))?;
+                claim::settle(&mut claims, builder.size(), builder.root());
+            }
+            continue;
+        }
         let Some(payloads) = split_bundle(&bytes, bundle.width) else {
             let message = format!("the entries from {} on are missing, or not whole", builder.size());
             report.find("entry-damaged", Some(builder.size()), &path, None, message);
@@ -41,6 +56,15 @@ pub fn verify_published(read: impl Fn(&str) -> io::Result<Option<Vec<u8>>>, trus
                 compare(read_tile, tile, content, &mut report)
             })?;
             claim::settle(&mut claims, builder.size(), builder.root());
+        }
+    }
+    for bundle in gone {
+        let entries_of = bundle.entries();
+        if entries_of.end <= entries.bundles_from {
+            report.pruned += entries_of.end - entries_of.start;
+        } else {
+            let message = format!("the entries from {} on are missing, or not whole", entries_of.start);
+            report.find("entry-damaged", Some(entries_of.start), &bundle.to_string(), None, message);
         }
     }
     builder.partials(|tile, content| compare(read_tile, tile, content, &mut report))?;

@@ -1,7 +1,7 @@
-//! Git's smart HTTP, for fetching only: two kinds of request, no redirects, capped.
+//! Git's smart HTTP: two kinds of request, no redirects, capped.
 
 use super::Class;
-use super::transport::{failed, https_settings, time_left};
+use super::transport::{self, Purpose, failed, https_settings, time_left};
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
 use reqwest::blocking::{Client, Response};
 use reqwest::{StatusCode, Url};
@@ -20,6 +20,7 @@ pub struct Settings {
     pub url: Url,
     pub basic: Option<(String, PathBuf)>,
     pub ca_file: Option<PathBuf>,
+    pub purpose: Purpose,
     pub deadline: Instant,
 }
 
@@ -31,15 +32,14 @@ impl SmartSubtransport for Https {
         let name = url.to_owned();
         let settings = https_settings(&name).ok_or_else(|| git2::Error::from_str("unknown remote"))?;
         let client = client(&settings).map_err(|message| failed(&name, Class::Invalid, message))?;
-        let listing = match service {
-            Service::UploadPackLs => true,
-            Service::UploadPack => false,
-            Service::ReceivePackLs | Service::ReceivePack => return Err(git2::Error::from_str("Holdfast never pushes")),
+        let Some((program, listing)) = transport::service(settings.purpose, service) else {
+            return Err(git2::Error::from_str("Holdfast never pushes there"));
         };
         Ok(Box::new(Stream {
             name,
             settings,
             client,
+            program,
             listing,
             request: Vec::new(),
             response: None,
@@ -79,6 +79,8 @@ struct Stream {
     name: String,
     settings: Settings,
     client: Client,
+    /// git-upload-pack or git-receive-pack.
+    program: &'static str,
     listing: bool,
     request: Vec<u8>,
     response: Option<io::Take<Response>>,
@@ -88,12 +90,12 @@ impl Stream {
     fn exchange(&mut self) -> Result<Response, git2::Error> {
         let base = self.settings.url.as_str().trim_end_matches('/').to_owned();
         let mut request = if self.listing {
-            self.client.get(format!("{base}/info/refs?service=git-upload-pack"))
+            self.client.get(format!("{base}/info/refs?service={}", self.program))
         } else {
             self.client
-                .post(format!("{base}/git-upload-pack"))
-                .header("content-type", "application/x-git-upload-pack-request")
-                .header("accept", "application/x-git-upload-pack-result")
+                .post(format!("{base}/{}", self.program))
+                .header("content-type", format!("application/x-{}-request", self.program))
+                .header("accept", format!("application/x-{}-result", self.program))
                 .body(std::mem::take(&mut self.request))
         };
         if let Some((username, file)) = &self.settings.basic {
@@ -134,7 +136,7 @@ impl Stream {
             .get("content-type")
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        if !media_type.starts_with("application/x-git-upload-pack") {
+        if !media_type.starts_with(&format!("application/x-{}", self.program)) {
             return refused(Class::Invalid, "the server does not speak smart Git");
         }
         Ok(response)
@@ -152,6 +154,7 @@ impl Read for Stream {
                         name: self.name.clone(),
                         settings: self.settings.clone(),
                         client: self.client.clone(),
+                        program: self.program,
                         listing: self.listing,
                         request: std::mem::take(&mut self.request),
                         response: None,

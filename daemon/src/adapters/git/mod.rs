@@ -2,11 +2,13 @@
 //! in it followed, and its history may only grow.
 
 mod https;
+mod pin;
 mod ssh;
 mod transport;
 pub(crate) mod trust;
 mod watch;
 
+pub use pin::{PinConfig, PinRepository};
 pub use trust::{AllowedSigners, Require, TrustConfig, Verdict};
 pub use watch::{Watch, is_change, watch};
 
@@ -90,7 +92,7 @@ impl GitConfig {
 
     /// Whether URL and credentials go together. Reads no file.
     pub fn check(&self) -> Result<(), GitError> {
-        transport::prepare(self).map(drop)
+        transport::prepare(self, transport::Purpose::Fetch).map(drop)
     }
 
     pub fn make_absolute(&mut self, base: &Path) {
@@ -227,7 +229,7 @@ impl GitSource {
 
     /// Fetches the branch. `known` is the commit that was adopted last.
     pub fn fetch(&self, known: Option<&str>) -> Result<Head, GitError> {
-        let url = transport::prepare(&self.config)?;
+        let url = transport::prepare(&self.config, transport::Purpose::Fetch)?;
         let mut remote = self
             .mirror
             .remote_anonymous(&url.0)

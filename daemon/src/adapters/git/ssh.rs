@@ -2,7 +2,7 @@
 //! known_hosts, without any configuration of the user's.
 
 use super::Class;
-use super::transport::{failed, ssh_settings, time_left};
+use super::transport::{self, Purpose, failed, ssh_settings, time_left};
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
@@ -21,6 +21,7 @@ pub struct Settings {
     pub place: Place,
     pub key_file: PathBuf,
     pub known_hosts_file: PathBuf,
+    pub purpose: Purpose,
     pub deadline: Instant,
 }
 
@@ -63,11 +64,11 @@ pub struct Ssh;
 
 impl SmartSubtransport for Ssh {
     fn action(&self, url: &str, service: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
-        if !matches!(service, Service::UploadPackLs | Service::UploadPack) {
-            return Err(git2::Error::from_str("Holdfast never pushes"));
-        }
         let name = url.to_owned();
         let settings = ssh_settings(&name).ok_or_else(|| git2::Error::from_str("unknown remote"))?;
+        let Some((program, _)) = transport::service(settings.purpose, service) else {
+            return Err(git2::Error::from_str("Holdfast never pushes there"));
+        };
         for (what, file) in [("key", &settings.key_file), ("known_hosts", &settings.known_hosts_file)] {
             if !file.is_file() {
                 return Err(failed(
@@ -116,7 +117,7 @@ impl SmartSubtransport for Ssh {
         command
             .arg("--")
             .arg(&settings.place.destination)
-            .arg(format!("git-upload-pack '{}'", settings.place.path));
+            .arg(format!("{program} '{}'", settings.place.path));
         command.env_remove("SSH_AUTH_SOCK");
         Ok(Box::new(Stream::start(command, name, settings.deadline)?))
     }

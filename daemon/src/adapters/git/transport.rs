@@ -4,7 +4,7 @@
 //! its URL becomes `holdfast-https://ID/` or `holdfast-ssh://ID/`.
 
 use super::{Class, GitAuth, GitConfig, GitError, https, is_scp_form, ssh};
-use git2::transport::Transport;
+use git2::transport::{Service, Transport};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -29,9 +29,28 @@ fn remotes() -> MutexGuard<'static, BTreeMap<String, Entry>> {
     REMOTES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What may be asked of the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Fetch,
+    Push,
+}
+
+/// The service by its name on the other side, and whether its references are only listed; none: it is not what the remote is
+/// for.
+pub(super) fn service(purpose: Purpose, service: Service) -> Option<(&'static str, bool)> {
+    match (service, purpose) {
+        (Service::UploadPackLs, _) => Some(("git-upload-pack", true)),
+        (Service::UploadPack, _) => Some(("git-upload-pack", false)),
+        (Service::ReceivePackLs, Purpose::Push) => Some(("git-receive-pack", true)),
+        (Service::ReceivePack, Purpose::Push) => Some(("git-receive-pack", false)),
+        (Service::ReceivePackLs | Service::ReceivePack, Purpose::Fetch) => None,
+    }
+}
+
 /// What libgit2 is given instead of the URL; the URL itself for what it can do alone.
 #[allow(clippy::disallowed_methods, reason = "a fetch's deadline is real time")]
-pub(super) fn prepare(config: &GitConfig) -> Result<Prepared, GitError> {
+pub(super) fn prepare(config: &GitConfig, purpose: Purpose) -> Result<Prepared, GitError> {
     let deadline = Instant::now() + Duration::from_millis(config.timeout.clamp(1_000, 24 * 3_600_000));
     let url = &config.url;
     let invalid = |message: &str| GitError::new(Class::Invalid, format!("{url}: {message}"));
@@ -61,6 +80,7 @@ pub(super) fn prepare(config: &GitConfig) -> Result<Prepared, GitError> {
                 url: parsed,
                 basic,
                 ca_file: config.ca_file.clone(),
+                purpose,
                 deadline,
             }),
         )
@@ -77,6 +97,7 @@ pub(super) fn prepare(config: &GitConfig) -> Result<Prepared, GitError> {
             place,
             key_file: key_file.clone(),
             known_hosts_file: known_hosts_file.clone(),
+            purpose,
             deadline,
         };
         ("holdfast-ssh", Remote::Ssh(settings))

@@ -3,6 +3,7 @@
 mod copies;
 mod epoch;
 pub mod proofs;
+mod retention;
 
 use super::error::CliError;
 use super::show::{Out, Tone};
@@ -80,6 +81,10 @@ pub enum LedgerCommand {
     },
     /// Print entries for other tools
     Export(copies::ExportArgs),
+    /// Publish no bundles any more of entries that are exported; the log, all hashes and all proofs stay
+    Prune(retention::PruneArgs),
+    /// Erase the salt of an e-mail address: nobody can tell it from its hash in the ledger any more
+    Forget(retention::ForgetArgs),
     /// Print new entries as they come
     Tail {
         /// A copy of a ledger, instead of the configured one
@@ -142,6 +147,8 @@ pub fn run(config: &Path, command: &LedgerCommand, out: &Out) -> Result<ExitCode
         LedgerCommand::Export(args) => copies::export(config, args, out),
         LedgerCommand::Tail { dir } => copies::tail(config, dir.as_deref(), out),
         LedgerCommand::Backup { to, dir } => copies::back_up(config, to, dir.as_deref(), out),
+        LedgerCommand::Prune(args) => retention::prune(config, args, out),
+        LedgerCommand::Forget(args) => retention::forget(config, args, out),
         LedgerCommand::NewEpoch(args) => epoch::new_epoch(config, args, out),
         LedgerCommand::Restore { backup, to, keys, from } => {
             copies::come_back(config, backup, to.as_deref(), keys, from.as_deref(), out)

@@ -87,7 +87,7 @@ impl Keys {
 }
 
 /// The keys with those that they replaced, as far as the configured ledger knows.
-fn with_former(config: &Path, mut keys: Vec<VerifierKey>) -> Result<Vec<VerifierKey>, CliError> {
+pub fn with_former(config: &Path, mut keys: Vec<VerifierKey>) -> Result<Vec<VerifierKey>, CliError> {
     let dir = operator::load(config)?.ledger_dir();
     let [key] = &keys[..] else { return Ok(keys) };
     if !dir.is_dir() {

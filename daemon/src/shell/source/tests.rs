@@ -22,8 +22,8 @@ fn workload(name: &str, tag: u32) -> String {
 }
 
 /// Every test has a file of its own.
-fn salt() -> Salt {
-    Salt::load(&tempfile::tempdir().unwrap().path().join("salt")).unwrap()
+fn salts(dir: &Path) -> Salts {
+    Salts::load(&dir.join("salts")).unwrap()
 }
 
 struct Running {
@@ -61,7 +61,7 @@ fn start_with(repository: GitConfig, state: State, people: People) -> Running {
             ..repository
         },
         mirror: dir.path().join("git"),
-        salt: salt(),
+        salts: salts(dir.path()),
         people: latest::channel(Arc::new(people)).1,
         known,
         accepted: tip,
@@ -448,15 +448,16 @@ fn addresses_are_told_as_names_or_hashes() {
     let repo = Repo::new(true);
     let operator = "repository: { url: x }\ndata: d\nusers: { ada: { name: Ada, emails: [ ADA@example.com ] } }\n";
     let operator = crate::operator::check(Path::new("h.yaml"), operator.as_bytes()).unwrap();
-    let salt = salt();
-    let people = People::new(&operator, &salt);
+    let dir = tempfile::tempdir().unwrap();
+    let salts = salts(dir.path());
+    let people = People::new(&operator, &salts).unwrap();
     let mirror = tempfile::tempdir().unwrap();
     let fetcher = Fetcher {
         source: GitSource::open(&repo.config(), mirror.path()).unwrap(),
         repository: repo.config(),
         known: None,
         accepted: latest::channel(None).1,
-        salt: salt.clone(),
+        salts: salts.clone(),
         people: latest::channel(Arc::new(people)).1,
         trust: None,
         parsed: BTreeMap::new(),
@@ -466,5 +467,5 @@ fn addresses_are_told_as_names_or_hashes() {
         looks: Arc::default(),
     };
     assert_eq!(fetcher.name_of("ada@example.com"), "Ada");
-    assert_eq!(fetcher.name_of("bob@example.com"), salt.hash("bob@example.com"));
+    assert_eq!(fetcher.name_of("bob@example.com"), salts.hash("bob@example.com").unwrap());
 }
