@@ -31,7 +31,7 @@ fn json_of(dir: &Path, args: &[&str]) -> (i32, Value) {
 /// A directory with the edge plugin in it.
 fn place() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let [(_, edge)] = builtin::plugins();
+    let [(_, edge), _] = builtin::plugins();
     std::fs::write(dir.path().join("edge.wasm"), edge).unwrap();
     std::fs::write(
         dir.path().join("registries.yaml"),
@@ -82,7 +82,7 @@ fn a_component_says_what_it_is() {
 #[test]
 fn an_upgrade_says_what_it_newly_wants() {
     let dir = place();
-    let [(_, edge)] = builtin::plugins();
+    let [(_, edge), _] = builtin::plugins();
     let mut metadata = serde_json::to_value(builtin::metadata("edge").unwrap()).unwrap();
     let rules = metadata["wants"][0]["rules"].as_array_mut().unwrap();
     rules.push(json!({ "effect": "write", "methods": ["DELETE"], "path": "/v1/site" }));

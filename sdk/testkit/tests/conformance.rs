@@ -178,6 +178,7 @@ async fn grants_are_what_both_say() {
             deadline: Duration::from_secs(10),
             now_ms: 0,
             secrets: &[],
+            artifacts: None,
         };
         let entry = RouteEntry {
             generation: sample_generation("shop", 1, "r.example.com/shop@sha256:a", "{}"),
