@@ -249,6 +249,7 @@ impl Abilities {
     }
 }
 
+#[allow(clippy::derivable_impls, reason = "the type is made from the WIT")]
 impl Default for Page {
     fn default() -> Self {
         Self {

@@ -41,10 +41,10 @@ impl TargetPlugin for Minimal {
 
     fn retire(call: &Call<Nothing>, subject: &Generation, last: bool) -> Result<Progress, Fault> {
         let there: Option<Document> = SERVICE.find("/document")?;
-        let is_ours = there.is_some_and(|there| there.record.workload == subject.workload);
-        (last && is_ours)
-            .then(|| write(call, subject, false))
-            .unwrap_or(Ok(Progress::Done))
+        match there.filter(|there| last && there.record.workload == subject.workload) {
+            Some(_) => write(call, subject, false),
+            None => Ok(Progress::Done),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::stage::{Checked, Kit, Stage, Verb, WHOLE, class, fail, said, skip};
 use holdfast_core::target::{FaultClass, GenPhase, Page, Routing, Sizing};
 
-fn generation<'p>(page: &'p Page, number: u32) -> Option<&'p holdfast_core::target::GenerationState> {
+fn generation(page: &Page, number: u32) -> Option<&holdfast_core::target::GenerationState> {
     page.generations.iter().find(|state| state.number == number)
 }
 
