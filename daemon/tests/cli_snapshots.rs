@@ -127,6 +127,7 @@ fn help() {
     Commands:
       init            Write a commented holdfast.yaml for a repository
       bundle          Make bundles: what an edge site runs
+      plugin          Write, test, publish and inspect target plugins
       run             Run the daemon
       witness         Cosign other teams' ledgers, after checking that each only grew
       demo            Show the main job on embedded defaults: sites, daemon, commits, a bad release, a

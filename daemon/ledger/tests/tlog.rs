@@ -220,7 +220,7 @@ fn what_was_published_is_never_contradicted() {
     // An old copy of the log beside the newer checkpoint.
     old_copy.append("tlog/checkpoint", &published).unwrap();
     let mut log = ledger(&old_copy);
-    let refused = publication(log.reader()).advance().unwrap_err();
+    let refused = Publication::new(log.reader(), &key(), 1, Vec::new()).err().unwrap();
     assert!(
         matches!(
             refused,

@@ -135,7 +135,7 @@ async fn a_component_says_which_version_it_was_built_for() {
     };
     assert_eq!(
         error.to_string(),
-        "plugin future was built for holdfast:target 0.9.3; this holdfast calls holdfast:target 0.1"
+        "plugin future was built for holdfast:target 0.9.3; this holdfast calls holdfast:target 0.1 (see sdk/FAILURES.md#version)"
     );
 }
 
