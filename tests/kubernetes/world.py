@@ -241,7 +241,7 @@ class World:
 
     def run(self):
         with (self.root / "daemon.log").open("a") as log:
-            self.daemon = subprocess.Popen([HOLDFAST, "run", "--log-format", "json"], cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.daemon = subprocess.Popen([HOLDFAST, "run", "--log-format", "json", "--log", "info,holdfast=debug,holdfast_host=debug"], cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
         def ready():
             if self.daemon.poll() is not None:

@@ -37,6 +37,7 @@ struct Harness {
     revision: u64,
     versions_bad: BTreeSet<u64>,
     entries: Vec<Entry>,
+    durable: u64,
     calls: Vec<(String, Verb)>,
     floor: u32,
 }
@@ -85,6 +86,7 @@ impl Harness {
             revision: 0,
             versions_bad: BTreeSet::new(),
             entries: Vec::new(),
+            durable: 0,
             calls: Vec::new(),
             floor: 0,
         };
@@ -142,7 +144,20 @@ impl Harness {
                 t: self.now,
                 wall_ms: self.now,
             };
+            if let Input::Durable { size } = &input {
+                self.durable = *size;
+            }
             for output in self.engine.handle(now, input) {
+                if let Output::Ask(Ask::Room { .. } | Ask::Explain { .. } | Ask::Diff { .. }) = &output {
+                    let last = self
+                        .entries
+                        .iter()
+                        .rfind(|entry| matches!(entry.body, Body::Attempt(AttemptChange::Began { .. })));
+                    assert!(
+                        last.is_none_or(|began| began.seq < self.durable),
+                        "asked about what the ledger does not have"
+                    );
+                }
                 match output {
                     Output::Append { entries, .. } => {
                         self.entries.extend(entries);

@@ -186,6 +186,8 @@ impl Engine {
             }
             self.out.push(Output::Call(Durable(entry.remove())));
         }
+        let asks = self.held_asks.extract_if(.., |(size, _)| *size <= self.durable);
+        self.out.extend(asks.map(|(_, ask)| Output::Ask(ask)));
         let (ready, held) = std::mem::take(&mut self.held_replies)
             .into_iter()
             .partition(|(seq, _, _)| *seq < self.durable);
@@ -515,6 +517,8 @@ impl Engine {
             };
             return;
         }
+        // It was about what this attempt replaces.
+        facts.wrong_digest = None;
         if facts.health.generation != number {
             facts.health = Health {
                 generation: number,

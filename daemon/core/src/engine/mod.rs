@@ -223,6 +223,8 @@ pub struct Engine {
     size_at_boot: Seq,
     held_calls: BTreeMap<Seq, Call>,
     held_replies: Vec<(Seq, Token, CommandReply)>,
+    /// By the size of the ledger from which on they can be answered.
+    held_asks: Vec<(Seq, Ask)>,
     entries: Vec<Entry>,
     blobs: BTreeMap<Digest, Vec<u8>>,
     out: Vec<Output>,
@@ -299,6 +301,7 @@ impl Engine {
             size_at_boot: durable,
             held_calls: BTreeMap::new(),
             held_replies: Vec::new(),
+            held_asks: Vec::new(),
             entries: Vec::new(),
             blobs: BTreeMap::new(),
             out: Vec::new(),
@@ -548,7 +551,16 @@ impl Engine {
                 facts.since = self.now.t;
             }
         }
-        self.out.push(Output::Ask(ask));
+        // What a generation is made of is read from the ledger, which has it only when its attempt is durable.
+        let reads_content = matches!(
+            ask,
+            Ask::Room { .. } | Ask::Explain { .. } | Ask::Diff { .. } | Ask::CheckRelease { .. }
+        );
+        if reads_content && self.durable < self.state.size {
+            self.held_asks.push((self.state.size, ask));
+        } else {
+            self.out.push(Output::Ask(ask));
+        }
     }
 
     fn append_all(&mut self, drafts: Vec<Draft>) {

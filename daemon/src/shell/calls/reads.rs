@@ -182,7 +182,16 @@ pub(super) async fn room(world: &World, target: &str, subject: Known) -> Result<
     let _turn = turn(world, target, Turn::Read).await;
     let prepared = known(world, target, subject, SecretsNeed::Spared)?;
     let report = prepared.plugin.room(&prepared.options(world), &prepared.generation).await;
-    report.answer.map_err(|failure| failure.into_fault())
+    report.answer.map_err(|failure| {
+        let fault = failure.into_fault();
+        // Nobody else says so: a target that fails to tell is tried.
+        tracing::debug!(
+            reason = fault.class.as_str(),
+            detail = fault.message,
+            "the target's room is not known"
+        );
+        fault
+    })
 }
 
 /// Against the generation's own objects: what somebody else changed. Without its secrets' values these would differ too.
