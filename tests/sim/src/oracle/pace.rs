@@ -253,6 +253,9 @@ fn kept_for_a_way_back(
             spec.standby
         ));
     }
+    if attempt.heal && attempt.old.is_some_and(|old| parked.contains(&old)) {
+        return Err("section 8: what was healed by replacement stays parked for a way back".into());
+    }
     let known_bad = |old: &GenNumber| {
         let generation = workload.units.get(target).and_then(|unit| unit.generations.get(old));
         generation.is_none_or(|one| workload.keeps_out(&one.release, &one.captured, workload.attempt_number()))

@@ -457,7 +457,9 @@ fn to_keep(c: &UnitContext, attempt: &AttemptState, seen: &Seen) -> Vec<GenNumbe
                 c.workload.quarantined(&state.release, &state.captured, attempt).is_none()
             })
     };
-    let mut keep: Vec<GenNumber> = c.unit.parked.iter().copied().chain(attempt.old).filter(is_good).collect();
+    // What had to be healed is not what was proven any more.
+    let replaced = attempt.old.filter(|_| !attempt.heal);
+    let mut keep: Vec<GenNumber> = c.unit.parked.iter().copied().chain(replaced).filter(is_good).collect();
     keep.dedup();
     let surplus = keep.len().saturating_sub(standby);
     keep.drain(..surplus);
