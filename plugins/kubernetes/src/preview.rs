@@ -19,7 +19,7 @@ pub fn changes(api: &Api, ctx: &Context, current: Option<&Generation>, wanted: &
             let Some(live) = api.get(Kind::DEPLOYMENT, &wanted.name)? else {
                 return Err(Fault::Absent(format!("Deployment {} is not there", wanted.name)));
             };
-            let would_be = as_written(api, &live, &new)?;
+            let would_be = as_written(api, &new)?;
             (live, would_be)
         }
         Some(current) => {
@@ -37,7 +37,7 @@ pub fn changes(api: &Api, ctx: &Context, current: Option<&Generation>, wanted: &
 }
 
 /// A fresh one under a name that is free, so that fields which somebody added do not stay.
-fn as_written(api: &Api, live: &Value, new: &Value) -> Result<Value, Fault> {
+fn as_written(api: &Api, new: &Value) -> Result<Value, Fault> {
     let mut fresh = new.clone();
     fresh["metadata"]["name"] = format!("{}-as-written", name_of(new)).into();
     api.dry_run(Kind::DEPLOYMENT, &fresh)

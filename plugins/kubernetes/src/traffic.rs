@@ -100,8 +100,9 @@ fn set(api: &Api, ctx: &Context, lead: &Generation, kind: Kind, mut object: Valu
 
 /// Whether anything sends to this generation.
 pub fn has_share(api: &Api, config: &Config, subject: &Generation) -> Result<bool, Fault> {
+    let number = subject.number.to_string();
     let service = api.get(Kind::SERVICE, &subject.key)?;
-    if service.is_some_and(|service| service["spec"]["selector"][NUMBER] == subject.number.to_string()) {
+    if service.is_some_and(|service| service["spec"]["selector"][NUMBER].as_str() == Some(number.as_str())) {
         return Ok(true);
     }
     if !config.gateway {
