@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # kubernetes.sh start|stop: a real API server (TLS, RBAC), controller manager and scheduler on etcd, with three of kwok's fake
-# nodes and the Gateway API's definitions. What tests need to know is in TESTBED_DIR/env. Without Go it cannot be built.
+# nodes and the Gateway API's definitions. What tests need to know is in TESTBED_DIR/env.
 . "$(dirname "$0")/lib.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 
